@@ -97,9 +97,7 @@ def get_device(name: str | None = None) -> torch.device:
     return device
 
 
-def progress(
-    items: Iterable[Item], desc: str = "", total: int | None = None
-) -> Iterable[Item]:
+def progress(items: Iterable[Item], desc: str = "", total: int | None = None) -> Iterable[Item]:
     """Iterate over `items` behind a progress bar that disappears when it is done.
 
     The bar is silent when the environment variable COURSE_PROGRESS is "0": the book and the
