@@ -1,0 +1,230 @@
+"""The parts of the website that are made from data at build time.
+
+`pieces` returns them by file name: the concept map from chapters.yml, the table of measurements
+from bench/results/*.json, and the picture on the first page from attention.json (which
+figures.py writes).
+"""
+
+from __future__ import annotations
+
+import json
+from html import escape
+from pathlib import Path
+
+import yaml
+
+BOOK = Path(__file__).resolve().parent
+RESULTS = BOOK.parent / "bench" / "results"
+
+
+def pieces(pages: list[str]) -> dict[str, str]:
+    """Return file name -> content of everything that is generated.
+
+    Parameters
+    ----------
+    pages : list of str
+        The pages of the table of contents; chapters among them become links.
+    """
+    parts = yaml.safe_load((BOOK / "chapters.yml").read_text(encoding="utf-8"))
+    return {
+        "concept_map.html": concept_map(parts, pages),
+        "attention.html": attention_figure(json.loads((BOOK / "attention.json").read_text())),
+        "measurements.md": measurements(sorted(RESULTS.glob("*.json"))),
+        "status.md": status(parts, pages),
+    }
+
+
+def page_of(chapter: dict) -> str:
+    return f"notebooks/{chapter['file']}"
+
+
+def status(parts: list[dict], pages: list[str]) -> str:
+    """Say how many chapters there are and how many are planned."""
+    chapters = [chapter for part in parts for chapter in part["chapters"]]
+    ready = [chapter for chapter in chapters if page_of(chapter) in pages]
+    if len(ready) == len(chapters):
+        return f"All {len(chapters)} chapters are here.\n"
+    return (
+        f"Of {len(chapters)} chapters, {len(ready)} can be read now (solid, linked); "
+        "the others are planned (dashed).\n"
+    )
+
+
+# ------------------------------------------------------------------------------- concept map
+NODE_WIDTH, NODE_HEIGHT, GAP, ROW, LEFT, TOP = 96, 40, 14, 104, 8, 30
+
+
+def concept_map(parts: list[dict], pages: list[str]) -> str:
+    """Draw the chapters, a row for each part, with an arrow from what a chapter builds on."""
+    place: dict[int, tuple[int, int]] = {}  # number -> (column, row)
+    for row, part in enumerate(parts):
+        for column, chapter in enumerate(part["chapters"]):
+            place[chapter["number"]] = (column, row)
+    columns = max(len(part["chapters"]) for part in parts)
+    width = 2 * LEFT + columns * NODE_WIDTH + (columns - 1) * GAP
+    height = TOP + (len(parts) - 1) * ROW + NODE_HEIGHT + 8
+
+    def corner(number: int) -> tuple[int, int]:
+        column, row = place[number]
+        return LEFT + column * (NODE_WIDTH + GAP), TOP + row * ROW
+
+    lines, nodes, needs_in_words = [], [], []
+    for part in parts:
+        x, y = corner(part["chapters"][0]["number"])
+        nodes.append(
+            f'<text class="part" x="{x}" y="{y - 10}">{escape(part["part"])}'
+            f'<tspan class="about" dx="8">{escape(part["about"])}</tspan></text>'
+        )
+        for chapter in part["chapters"]:
+            lines += [
+                f'<path d="{arrow(corner(needed), corner(chapter["number"]))}"/>'
+                for needed in chapter["needs"]
+            ]
+            nodes.append(map_node(chapter, corner(chapter["number"]), pages))
+            if chapter["needs"]:
+                needed = " and ".join(map(str, chapter["needs"]))
+                needs_in_words.append(f"{chapter['number']} on {needed}")
+    description = "Which chapter builds on which: " + ", ".join(needs_in_words) + "."
+    return f"""<div class="concept-map" tabindex="0" role="region" aria-label="Concept map">
+<svg viewBox="0 0 {width} {height}" role="group" aria-labelledby="map-title map-text">
+<title id="map-title">The chapters, in four parts</title>
+<desc id="map-text">{escape(description)}</desc>
+<defs><marker id="map-tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="6" markerHeight="6"
+ orient="auto-start-reverse"><path d="M0 0 8 4 0 8z"/></marker></defs>
+<g class="needs">{"".join(lines)}</g>
+{"".join(nodes)}
+</svg></div>
+"""
+
+
+def arrow(start: tuple[int, int], end: tuple[int, int]) -> str:
+    """Return the path of an arrow between two nodes, given their corners."""
+    (x0, y0), (x1, y1) = start, end
+    half = NODE_WIDTH // 2
+    if y0 == y1 and x1 - x0 <= NODE_WIDTH + GAP:  # neighbours
+        return f"M{x0 + NODE_WIDTH} {y0 + NODE_HEIGHT // 2}H{x1 - 2}"
+    if y0 == y1:  # farther along the same row: below the nodes between
+        below = y0 + NODE_HEIGHT
+        return (
+            f"M{x0 + half} {below}C{x0 + half + 20} {below + 26} "
+            f"{x1 + half - 20} {below + 26} {x1 + half} {below + 2}"
+        )
+    down = y0 + NODE_HEIGHT
+    bend = (y1 - down) // 2
+    return f"M{x0 + half} {down}C{x0 + half} {down + bend} {x1 + half} {y1 - bend} {x1 + half} {y1 - 2}"
+
+
+def map_node(chapter: dict, corner: tuple[int, int], pages: list[str]) -> str:
+    """Draw a chapter: a link if it can be read, dashed if it is planned."""
+    x, y = corner
+    ready = page_of(chapter) in pages
+    label = escape(chapter["short"])
+    shape = (
+        f'<rect x="{x}" y="{y}" width="{NODE_WIDTH}" height="{NODE_HEIGHT}" rx="8"/>'
+        f'<text x="{x + NODE_WIDTH // 2}" y="{y + 25}" text-anchor="middle">'
+        f'<tspan class="number">{chapter["number"]}</tspan> {label}</text>'
+    )
+    if ready:
+        name = f"Chapter {chapter['number']}, {label}"
+        return f'<a class="ready" href="{page_of(chapter)}.html" aria-label="{name}">{shape}</a>'
+    return f'<g class="planned"><title>Chapter {chapter["number"]}: planned</title>{shape}</g>'
+
+
+# ------------------------------------------------------------------------------- attention
+def attention_figure(data: dict) -> str:
+    """Draw a head's weights as lines between two columns of tokens; pointing picks a query."""
+    tokens, weights, chosen = data["tokens"], data["weights"], data["query"]
+    step, left, right, width = 21, 96, 214, 310
+    height = step * len(tokens) + 30
+
+    def y(index: int) -> int:
+        return 24 + step * index + step // 2
+
+    rows = []
+    for query, token in enumerate(tokens):
+        lines = "".join(
+            f'<line x1="{left}" y1="{y(query)}" x2="{right}" y2="{y(key)}" '
+            f'stroke-width="{max(0.6, 7 * weight):.1f}" opacity="{min(1, 0.15 + weight):.2f}"/>'
+            for key, weight in enumerate(weights[query])
+            if weight >= 0.02
+        )
+        numbers = "".join(
+            f'<text class="weight" x="{right + 92}" y="{y(key) + 4}" text-anchor="end">'
+            f"{weight:.2f}</text>"
+            for key, weight in enumerate(weights[query])
+            if weight >= 0.1
+        )
+        rows.append(
+            f'<g class="query{" chosen" if query == chosen else ""}">'
+            f'<rect x="0" y="{y(query) - step // 2}" width="{left}" height="{step}" rx="4"/>'
+            f'<text x="{left - 8}" y="{y(query) + 4}" text-anchor="end">{escape(token)}</text>'
+            f'<g class="lines">{lines}{numbers}</g></g>'
+        )
+    keys = "".join(
+        f'<text x="{right + 8}" y="{y(index) + 4}">{escape(token)}</text>'
+        for index, token in enumerate(tokens)
+    )
+    return f"""<figure class="attention-figure">
+<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(data["alt"])}">
+<text class="head" x="{left - 8}" y="14" text-anchor="end">query</text>
+<text class="head" x="{right + 8}" y="14">key</text>
+<text class="head" x="{right + 92}" y="14" text-anchor="end">weight</text>
+{keys}
+{"".join(rows)}
+</svg>
+<figcaption>{escape(data["caption"])} Point at another word on the left.</figcaption>
+</figure>
+"""
+
+
+# ------------------------------------------------------------------------------- measurements
+def measurements(files: list[Path]) -> str:
+    """Turn the files that `make bench` writes into tables, each with how to repeat it.
+
+    Raises
+    ------
+    ValueError
+        If a file lacks one of the fields, or a row is not as long as the columns.
+    """
+    if not files:
+        return (
+            "No measurement has been recorded yet. `make bench` runs them all on the machine "
+            "at hand, and the next `make book` shows its results here.\n"
+        )
+    return "\n".join(measurement(path) for path in files)
+
+
+def measurement(path: Path) -> str:
+    """Turn one file into a section."""
+    data = json.loads(path.read_text(encoding="utf-8"))
+    missing = {"title", "command", "date", "machine", "columns", "rows"} - set(data)
+    if missing:
+        raise ValueError(f"{path.name} lacks {sorted(missing)}: run `make bench` again")
+    if any(len(row) != len(data["columns"]) for row in data["rows"]):
+        raise ValueError(f"{path.name} has rows of another length than its columns")
+    machine = data["machine"]
+    described = (
+        "; ".join(f"{cell(key)} {cell(value)}" for key, value in machine.items())
+        if isinstance(machine, dict)
+        else cell(machine)
+    )
+    table = [data["columns"], ["---"] * len(data["columns"]), *data["rows"]]
+    lines = ["| " + " | ".join(map(cell, row)) + " |" for row in table]
+    notes = data.get("notes") or []
+    notes = [notes] if isinstance(notes, str) else notes
+    return "\n".join(
+        [
+            f"## {data['title']}",
+            "",
+            f"Measured {data['date']} by `{data['command']}`. Machine: {described}.",
+            "",
+            *lines,
+            "",
+            *(f"{note}\n" for note in notes),
+        ]
+    )
+
+
+def cell(value: object) -> str:
+    """Write a value so that it stays within its cell of a table."""
+    return str(value).replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,330 @@
+"""Build the website: stage the sources, run the notebooks if asked to, call Sphinx.
+
+    python scripts/build_book.py              show the outputs that the notebooks are committed with
+    python scripts/build_book.py --execute    run each notebook in a fresh kernel first
+
+The result is in book/_build/html and opens from disk or from any web server; nothing in it comes
+from elsewhere. Runs are kept by jupyter-cache: a notebook runs again when its code, the package
+`utils` or the pinned versions have changed. A warning stops the build as an error does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+import yaml
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import fetch_assets
+import notebooks as notebook_tool
+
+ROOT = Path(__file__).resolve().parent.parent
+BOOK = ROOT / "book"
+BUILD = BOOK / "_build"
+TIMEOUT = 600  # seconds for one cell
+
+
+class BuildError(Exception):
+    """What stopped the build, in a sentence or two."""
+
+
+# ------------------------------------------------------------------------------- contents
+def pages() -> list[str]:
+    """Return the pages of book/_toc.yml in order, without suffix."""
+    toc = yaml.safe_load((BOOK / "_toc.yml").read_text(encoding="utf-8"))
+
+    def walk(node: dict) -> Iterator[str]:
+        if "file" in node:
+            yield node["file"]
+        for key in ("parts", "chapters", "sections"):
+            for child in node.get(key, []):
+                yield from walk(child)
+
+    return [toc["root"], *walk(toc)]
+
+
+def source_of(page: str) -> Path:
+    """Return the file that a page is made of: the book's own, or a notebook or lesson."""
+    for path in (
+        BOOK / f"{page}.md",
+        ROOT / f"{page}.ipynb",
+        ROOT / f"{page}.md",
+    ):
+        if path.exists():
+            return path
+    raise BuildError(
+        f"book/_toc.yml lists {page}, and there is no such file: write it or unlist it"
+    )
+
+
+def check_contents() -> None:
+    """Stop when a notebook is not in the table of contents."""
+    listed = {source_of(page) for page in pages()}
+    for path in notebook_tool.all_notebooks():
+        if path not in listed:
+            name = path.relative_to(ROOT)
+            raise BuildError(f"{name} is not in book/_toc.yml: add it there")
+
+
+# ------------------------------------------------------------------------------- execution
+def cache_folder() -> Path:
+    """Return where runs are kept; the name stands for all that a run depends on but itself."""
+    digest = hashlib.sha256(sys.version.encode())
+    names = [*ROOT.glob("utils/**/*.py"), ROOT / "constraints.txt", ROOT / "pyproject.toml"]
+    for path in sorted(names):
+        if path.exists():
+            digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
+    return BUILD / "cache" / digest.hexdigest()[:16]
+
+
+def executed(path: Path) -> nbformat.NotebookNode:
+    """Return a notebook with the outputs of a run, from the cache if it holds one.
+
+    Raises
+    ------
+    BuildError
+        If a cell fails or takes too long; the message names the notebook and shows the cell.
+    """
+    from jupyter_cache import get_cache
+    from jupyter_cache.base import CacheBundleIn
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError, CellTimeoutError
+
+    name = path.relative_to(ROOT).as_posix()
+    notebook = nbformat.read(path, as_version=4)
+    folder = cache_folder()
+    cache = get_cache(str(folder))
+    try:
+        _, notebook = cache.merge_match_into_notebook(notebook)
+    except KeyError:
+        pass
+    else:
+        notebook_tool.normalise(notebook)
+        return notebook
+
+    print(f"Running {name} ...", end=" ", flush=True)
+    notebook.metadata.pop("widgets", None)
+    start = time.perf_counter()
+    client = NotebookClient(
+        notebook,
+        timeout=TIMEOUT,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(path.parent)}},
+        record_timing=False,
+    )
+    try:
+        client.execute()
+    except (CellExecutionError, CellTimeoutError) as error:
+        print("failed", flush=True)
+        number, cell = failing_cell(notebook)
+        said = error if isinstance(error, CellExecutionError) else f"over {TIMEOUT} s in one cell"
+        raise BuildError(
+            f"{name} fails in code cell {number}, which begins with "
+            f"{first_line(cell.source)!r}:\n\n{tail(str(said))}"
+        ) from None
+    print(f"{time.perf_counter() - start:.0f} s", flush=True)
+    notebook_tool.normalise(notebook)
+    cache.cache_notebook_bundle(
+        CacheBundleIn(notebook, uri=str(path)), check_validity=False, overwrite=True
+    )
+    return notebook
+
+
+def failing_cell(notebook: nbformat.NotebookNode) -> tuple[int, nbformat.NotebookNode]:
+    """Return the number (from 1, code cells only) and the cell at which a run stopped."""
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    for number, cell in enumerate(code, start=1):
+        if any(output.output_type == "error" for output in cell.outputs) and (
+            "raises-exception" not in cell.metadata.get("tags", [])
+        ):
+            return number, cell
+    running = [(number, cell) for number, cell in enumerate(code, start=1) if cell.execution_count]
+    return running[-1] if running else (1, code[0])
+
+
+def first_line(text: str) -> str:
+    return (text.strip().splitlines() or [""])[0][:70]
+
+
+def tail(text: str, lines: int = 15) -> str:
+    """Return the end of a traceback, without colour codes."""
+    import re
+
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", text).strip().splitlines()
+    return "\n".join("    " + line for line in plain[-lines:])
+
+
+# ------------------------------------------------------------------------------- staging
+def put(path: Path, content: str | bytes) -> None:
+    """Write a file unless it has this content, so that Sphinx sees what has changed."""
+    data = content.encode() if isinstance(content, str) else content
+    if path.exists() and path.read_bytes() == data:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def stage(target: Path, *, execute: bool) -> None:
+    """Gather the sources in one folder, with the pages' own names, and nothing else in it."""
+    sys.path.insert(0, str(BOOK))
+    import generate
+
+    wanted: dict[str, str | bytes] = {
+        name: (BOOK / name).read_bytes() for name in ("_toc.yml", "references.bib")
+    }
+    wanted |= {f"_generated/{name}": text for name, text in generate.pieces(pages()).items()}
+    for page in pages():
+        source = source_of(page)
+        if source.suffix == ".ipynb" and execute:
+            wanted[f"{page}.ipynb"] = nbformat.writes(executed(source)) + "\n"
+        else:
+            wanted[page + source.suffix] = source.read_bytes()
+    for path in [path for path in target.rglob("*") if path.is_file()]:
+        if path.relative_to(target).as_posix() not in wanted:
+            path.unlink()
+    for name, content in wanted.items():
+        put(target / name, content)
+    if execute:  # keep the runs of this state of the course only
+        for old in (BUILD / "cache").iterdir():
+            if old != cache_folder():
+                shutil.rmtree(old)
+
+
+# ------------------------------------------------------------------------------- Sphinx
+def sphinx_settings(source: Path) -> dict:
+    """Return Sphinx's settings: Jupyter Book's, then those of book/_config.yml."""
+    from jupyter_book.config import get_final_config
+
+    settings, _ = get_final_config(
+        user_yaml=BOOK / "_config.yml",
+        cli_config={
+            "external_toc_path": str(source / "_toc.yml"),
+            "latex_individualpages": False,
+            "bibtex_bibfiles": [str(source / "references.bib")],
+        },
+    )
+    # Launch buttons and comments would load scripts from elsewhere.
+    for unwanted in ("sphinx_thebe", "sphinx_comments", "sphinx.ext.intersphinx"):
+        settings["extensions"].remove(unwanted)
+    settings.pop("comments_config", None)
+    settings["html_static_path"] = [str(BOOK / "_static")]
+    for key in ("html_logo", "html_favicon"):
+        settings[key] = str(BOOK / settings[key])
+    return settings
+
+
+def fingerprint() -> str:
+    """Return a hash of what shapes every page: settings, contents, theme, and this script."""
+    digest = hashlib.sha256()
+    own = [
+        BOOK / "_config.yml",
+        BOOK / "_toc.yml",
+        Path(__file__),
+        fetch_assets.VENDOR / "stamp.json",
+    ]
+    own += [path for path in (BOOK / "_static").iterdir() if path.is_file()]
+    for path in sorted([*own, *(BOOK / "_ext").glob("*.py")]):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def run_sphinx(build: Path, *, verbose: bool) -> None:
+    """Turn the staged sources into HTML; any warning is an error.
+
+    Sphinx rebuilds the pages whose source has changed. When something has changed that shapes
+    all of them, or the last build failed, everything is made anew.
+    """
+    from sphinx.application import Sphinx
+    from sphinx.util.docutils import docutils_namespace, patch_docutils
+
+    sys.path.insert(0, str(BOOK / "_ext"))
+    source, html, doctrees = build / "src", build / "html", build / "doctrees"
+    stamp = build / "stamp"
+    if not (stamp.exists() and stamp.read_text() == fingerprint()):
+        shutil.rmtree(html, ignore_errors=True)
+        shutil.rmtree(doctrees, ignore_errors=True)
+    # Sphinx warns of a page only when it reads it. With no stamp until the end, the build after
+    # a failed one reads every page again, and does not pass for being silent.
+    stamp.unlink(missing_ok=True)
+    with patch_docutils(str(source)), docutils_namespace():
+        app = Sphinx(
+            srcdir=source,
+            confdir=None,
+            outdir=html,
+            doctreedir=doctrees,
+            buildername="html",
+            confoverrides=sphinx_settings(source),
+            status=sys.stdout if verbose else None,
+            warning=sys.stderr,
+            warningiserror=True,
+            keep_going=True,
+        )
+        app.build()
+    if app.statuscode:
+        raise BuildError("the warnings above have to be mended")
+    stamp.write_text(fingerprint())
+
+
+def open_on_first_page(html: Path) -> None:
+    """Write index.html, which leads to the first page."""
+    first = pages()[0]
+    put(
+        html / "index.html",
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        "<title>Language Models from First Principles</title>\n"
+        f'<meta http-equiv="refresh" content="0; url={first}.html">\n</head>\n'
+        f'<body><p><a href="{first}.html">Language Models from First Principles</a></p></body>\n'
+        "</html>\n",
+    )
+
+
+def build_book(build: Path = BUILD, *, execute: bool = False, verbose: bool = False) -> Path:
+    """Build the website and return the folder it is in.
+
+    Raises
+    ------
+    BuildError, fetch_assets.AssetError
+        With the reason, in words for the one who called.
+    """
+    os.environ.update(notebook_tool.ENVIRONMENT)
+    # Jupyter and matplotlib print their own notices; none belongs into a build's output.
+    os.environ.setdefault("JUPYTER_PLATFORM_DIRS", "1")
+    check_contents()
+    fetch_assets.fetch()
+    stage(build / "src", execute=execute)
+    run_sphinx(build, verbose=verbose)
+    open_on_first_page(build / "html")
+    return build / "html"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--execute", action="store_true", help="run the notebooks first")
+    parser.add_argument("--verbose", action="store_true", help="show what Sphinx does")
+    parser.add_argument("--output", type=Path, default=BUILD, help="default: book/_build")
+    options = parser.parse_args()
+    start = time.perf_counter()
+    try:
+        html = build_book(
+            options.output.resolve(), execute=options.execute, verbose=options.verbose
+        )
+    except (BuildError, fetch_assets.AssetError) as error:
+        print(f"The book was not built: {error}", file=sys.stderr)
+        return 1
+    index = html / "index.html"
+    shown = index.relative_to(Path.cwd()) if index.is_relative_to(Path.cwd()) else index
+    print(f"The book is built ({time.perf_counter() - start:.0f} s). Open it in a browser:")
+    print(f"    {shown}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
