@@ -178,17 +178,22 @@ def _first_line(error: Exception) -> str:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep progress bars and advice of `transformers` out of a notebook's outputs."""
+    from transformers import modeling_gguf_pytorch_utils as gguf_reader
     from transformers.utils import logging
 
+    from utils.train import progress
+
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    gguf_bar = gguf_reader.tqdm
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    gguf_reader.tqdm = progress  # the course's own bar, which COURSE_PROGRESS can silence
     try:
-        with warnings.catch_warnings(), open(os.devnull, "w") as nowhere:
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with contextlib.redirect_stderr(nowhere):  # gguf's own progress bar
-                yield
+            yield
     finally:
+        gguf_reader.tqdm = gguf_bar
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
