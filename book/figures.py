@@ -28,6 +28,7 @@ def strongest_head(attentions: tuple, query: int, key: int) -> tuple[int, int]:
 
 
 def main() -> None:
+    """Read the checkpoint, pick the head, write the file."""
     import torch
     from transformers import AutoModel, AutoTokenizer
 

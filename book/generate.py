@@ -35,6 +35,7 @@ def pieces(pages: list[str]) -> dict[str, str]:
 
 
 def page_of(chapter: dict) -> str:
+    """Return the page that a chapter of the plan has, or will have."""
     return f"notebooks/{chapter['file']}"
 
 
@@ -62,7 +63,7 @@ def concept_map(parts: list[dict], pages: list[str]) -> str:
             place[chapter["number"]] = (column, row)
     columns = max(len(part["chapters"]) for part in parts)
     width = 2 * LEFT + columns * NODE_WIDTH + (columns - 1) * GAP
-    height = TOP + (len(parts) - 1) * ROW + NODE_HEIGHT + 8
+    height = TOP + (len(parts) - 1) * ROW + NODE_HEIGHT + 30
 
     def corner(number: int) -> tuple[int, int]:
         column, row = place[number]
@@ -110,8 +111,8 @@ def arrow(start: tuple[int, int], end: tuple[int, int]) -> str:
             f"{x1 + half - 20} {below + 26} {x1 + half} {below + 2}"
         )
     down = y0 + NODE_HEIGHT
-    bend = (y1 - down) // 2
-    return f"M{x0 + half} {down}C{x0 + half} {down + bend} {x1 + half} {y1 - bend} {x1 + half} {y1 - 2}"
+    bend, end_x = (y1 - down) // 2, x1 + half
+    return f"M{x0 + half} {down}C{x0 + half} {down + bend} {end_x} {y1 - bend} {end_x} {y1 - 2}"
 
 
 def map_node(chapter: dict, corner: tuple[int, int], pages: list[str]) -> str:

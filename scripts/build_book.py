@@ -24,6 +24,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import fetch_assets
+
 import notebooks as notebook_tool
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -105,9 +105,9 @@ def npm_command(folder: Path) -> list[str]:
     if found:
         return [found]
     print("npm is not installed; taking it from PyPI for this once ...", flush=True)
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
     done = subprocess.run(
-        [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-        + ["--no-deps", "--target", str(folder), NODE_WHEEL],
+        [*pip, "--no-deps", "--target", str(folder), NODE_WHEEL],
         capture_output=True,
         text=True,
         check=False,

@@ -26,6 +26,7 @@ class MermaidDirective(Directive):
     has_content = True
 
     def run(self) -> list[nodes.Node]:
+        """Make the node; refuse a diagram that says nothing to a reader who cannot see it."""
         code = "\n".join(self.content)
         if not ("accTitle" in code and "accDescr" in code):
             raise self.error(
@@ -36,6 +37,7 @@ class MermaidDirective(Directive):
 
 
 def visit_mermaid(translator: Any, node: mermaid) -> None:
+    """Write the source into the page, for course.js to draw."""
     translator.body.append(f'<pre class="mermaid">{translator.encode(node["code"])}</pre>\n')
     raise nodes.SkipNode
 
@@ -44,14 +46,13 @@ class AuthorYearLabels(BaseLabelStyle):
     """Labels such as "Vaswani et al. 2017", as the chapters cite."""
 
     def format_labels(self, sorted_entries: list) -> Any:
+        """Yield a label for each entry, with a, b, ... where two would be alike."""
         seen: dict[str, int] = {}
         for entry in sorted_entries:
             people = entry.persons.get("author") or entry.persons.get("editor") or []
             names = [" ".join(person.prelast_names + person.last_names) for person in people]
-            if len(names) > 2:
-                who = f"{names[0]} et al."
-            else:
-                who = " and ".join(names) or entry.key
+            alone = " and ".join(names) or entry.key
+            who = f"{names[0]} et al." if len(names) > 2 else alone
             label = f"{who} {entry.fields.get('year', 'n.d.')}"
             seen[label] = seen.get(label, 0) + 1
             yield label if seen[label] == 1 else f"{label}{chr(ord('a') + seen[label] - 1)}"
@@ -65,6 +66,7 @@ class CourseStyle(PlainStyle):
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
+    """Register all of this with Sphinx."""
     register_plugin("pybtex.style.labels", "course_author_year", AuthorYearLabels, force=True)
     register_plugin("pybtex.style.formatting", "course", CourseStyle, force=True)
     app.add_node(mermaid, html=(visit_mermaid, None))

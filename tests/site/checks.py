@@ -1,0 +1,232 @@
+"""What a page of the website must be: each function returns the complaints it finds.
+
+Kept apart from the tests so that test_checks.py can show each of them a page that is wrong.
+"""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from playwright.sync_api import BrowserContext, Page
+
+# The html-manager's JSON validator says this of its own schema; nothing a page can mend.
+HARMLESS = re.compile(r"strict mode: use allowUnionTypes")
+
+READY = """async () => {
+  if (window.MathJax && MathJax.startup) await MathJax.startup.promise;
+  for (const details of document.querySelectorAll("details")) details.open = true;
+  // Pass every part of the page before the window, as a reader does, for what loads then.
+  for (let y = 0; y < document.body.scrollHeight; y += 1500) {
+    window.scrollTo(0, y);
+    await new Promise((next) => setTimeout(next, 20));
+  }
+  window.scrollTo(0, 0);
+  const drawn = () =>
+    [...document.querySelectorAll("pre.mermaid")].every((d) => d.querySelector("svg")) &&
+    [...document.querySelectorAll("script[type='application/vnd.jupyter.widget-view+json']")]
+      .every((v) => v.parentElement.querySelector(".widget-subarea > *"));
+  for (let i = 0; i < 80 && !drawn(); i++) await new Promise((next) => setTimeout(next, 100));
+  await Promise.all([...document.images].map((image) => image.decode().catch(() => 0)));
+}"""
+
+MATH = """() => {
+  const found = [];
+  for (const math of document.querySelectorAll(".math.notranslate"))
+    if (!math.querySelector("mjx-container"))
+      found.push("not typeset: " + math.textContent.slice(0, 80));
+  for (const error of document.querySelectorAll("mjx-merror, mjx-container [data-mjx-error]"))
+    found.push("MathJax reports an error: " + (error.dataset.mjxError || error.textContent));
+  const walker = document.createTreeWalker(document.querySelector("main") || document.body, 4);
+  while (walker.nextNode()) {
+    const parent = walker.currentNode.parentElement;
+    if (parent.closest("pre, code, script, style, mjx-container, .math")) continue;
+    const raw = walker.currentNode.data.match(
+      /\\\\[([]|\\$[^$\\n]*[\\\\^_{][^$\\n]*\\$|\\\\(frac|sum|mathbf|text|sqrt)\\b/
+    );
+    if (raw) found.push("raw TeX in the text: " + walker.currentNode.data.trim().slice(0, 80));
+  }
+  return found;
+}"""
+
+PICTURES = """() => {
+  const found = [];
+  for (const image of document.images) {
+    const name = image.getAttribute("src");
+    if (!image.complete || !image.naturalWidth) found.push("does not show: " + name);
+    if (!(image.alt || "").trim()) found.push("no alternative text: " + name);
+  }
+  for (const svg of document.querySelectorAll("main svg")) {
+    if (svg.closest("pre.mermaid, mjx-container, button, [aria-hidden='true'], .cell_output, a, svg svg"))
+      continue;
+    if (svg.getAttribute("aria-hidden") === "true" || svg.classList.contains("svg-inline--fa"))
+      continue;
+    if (!svg.getAttribute("aria-label") && !svg.getAttribute("aria-labelledby"))
+      found.push("no alternative text: a drawing in " + svg.parentElement.className);
+  }
+  return found;
+}"""
+
+DIAGRAMS = """() => {
+  const found = [];
+  for (const diagram of document.querySelectorAll("pre.mermaid")) {
+    const svg = diagram.querySelector("svg");
+    const start = (diagram.dataset.source || diagram.textContent).trim().slice(0, 40);
+    if (!svg || svg.getBoundingClientRect().height < 10) found.push("not drawn: " + start);
+    else if (svg.querySelector(".error-icon")) found.push("mermaid reports an error: " + start);
+    else if (!svg.querySelector("title") || !svg.querySelector("desc"))
+      found.push("no title and description: " + start);
+  }
+  return found;
+}"""
+
+WIDGETS = """() => {
+  const views = document.querySelectorAll(
+    "script[type='application/vnd.jupyter.widget-view+json']");
+  return [...views]
+    .filter((view) => !view.parentElement.querySelector(".widget-subarea > *"))
+    .map((view) => "not shown: " + view.textContent.trim().slice(0, 80));
+}"""
+
+WIDTH = """() => {
+  const root = document.documentElement;
+  if (root.scrollWidth <= root.clientWidth) return [];
+  const wide = [...document.querySelectorAll("main *")].find(
+    (e) => e.getBoundingClientRect().right > root.clientWidth + 1
+      && !e.closest("pre, .math, table, svg, mjx-container"));
+  return [`${root.scrollWidth} pixels wide in a window of ${root.clientWidth}` +
+    (wide ? `: <${wide.tagName.toLowerCase()} class="${wide.className}">` : "")];
+}"""
+
+
+class Visit:
+    """A page, opened, and everything the browser reported while it was."""
+
+    def __init__(self, context: BrowserContext) -> None:
+        self.page: Page = context.new_page()
+        self.outside: list[str] = []
+        self.reports: list[str] = []
+        self.page.route("**/*", self._let_in)
+        self.page.on("console", self._heard)
+        self.page.on("pageerror", lambda error: self.reports.append(f"script error: {error}"))
+        self.page.on("response", self._answered)
+        self.page.on(
+            "requestfailed",
+            lambda request: self.reports.append(f"failed request: {request.url}"),
+        )
+
+    def _let_in(self, route) -> None:
+        """Let through what is on this machine; note and stop everything else."""
+        url = urlsplit(route.request.url)
+        if url.scheme in ("file", "data", "blob") or url.hostname in ("127.0.0.1", "localhost"):
+            route.continue_()
+        else:
+            self.outside.append(route.request.url)
+            route.abort()
+
+    def _heard(self, message) -> None:
+        if message.type in ("error", "warning") and not HARMLESS.search(message.text):
+            self.reports.append(f"console {message.type}: {message.text}")
+
+    def _answered(self, response) -> None:
+        if response.status >= 400:
+            self.reports.append(f"status {response.status}: {response.url}")
+
+    def open(self, url: str) -> None:
+        """Open an address and wait until all that shows late has shown."""
+        self.page.goto(url, wait_until="load")
+        self.page.evaluate(READY)
+
+    def complaints(self) -> list[str]:
+        """Return what the browser reported, and what went outside."""
+        return self.reports + [f"asks the network for {url}" for url in self.outside]
+
+    def math(self) -> list[str]:
+        """Return formulas that are not typeset."""
+        return self.page.evaluate(MATH)
+
+    def pictures(self) -> list[str]:
+        """Return images that do not show or say nothing to those who cannot see them."""
+        return self.page.evaluate(PICTURES)
+
+    def diagrams(self) -> list[str]:
+        """Return mermaid diagrams that are not drawn or lack a description."""
+        return self.page.evaluate(DIAGRAMS)
+
+    def widgets(self) -> list[str]:
+        """Return saved widgets that do not show."""
+        return self.page.evaluate(WIDGETS)
+
+    def widths(self) -> list[str]:
+        """Return where the page scrolls sideways: on a phone and on a desk, in both themes."""
+        found = []
+        for theme in ("light", "dark"):
+            self.page.evaluate("(t) => { document.documentElement.dataset.theme = t; }", theme)
+            for width, height in ((360, 740), (1440, 900)):
+                self.page.set_viewport_size({"width": width, "height": height})
+                found += [f"{theme}: {each}" for each in self.page.evaluate(WIDTH)]
+        return found
+
+
+# ------------------------------------------------------------------------------- links
+class _Links(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.ids: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for name, value in attrs:
+            if name in ("href", "src") and value is not None and tag != "base":
+                self.links.append(value)
+            if (name == "id" or (name == "name" and tag == "a")) and value:
+                self.ids.add(value)
+
+
+def parse(path: Path) -> _Links:
+    parser = _Links()
+    parser.feed(path.read_text(encoding="utf-8"))
+    return parser
+
+
+def broken_links(site: Path) -> list[str]:
+    """Return the links within the site that lead nowhere: no such file, or no such anchor."""
+    parsed = {path: parse(path) for path in site.rglob("*.html") if "_static" not in path.parts}
+    found = []
+    for path, page in parsed.items():
+        name = path.relative_to(site).as_posix()
+        for link in page.links:
+            url = urlsplit(link)
+            if url.scheme or url.netloc:
+                continue
+            target = (path.parent / unquote(url.path)).resolve() if url.path else path
+            if not target.is_file():
+                found.append(f"{name}: {link}: no such file")
+            elif url.fragment and target in parsed:
+                if unquote(url.fragment) not in parsed[target].ids:
+                    found.append(f"{name}: {link}: no such place in that page")
+    return found
+
+
+OUTSIDE = re.compile(
+    r"""<(?:script|img|link|iframe|source|video|audio)\b[^>]*?\b(?:src|href)=["'](?:https?:)?//""",
+    re.IGNORECASE,
+)
+FROM_CDN = re.compile(
+    r"https?://(?:cdn\.|cdnjs\.|unpkg\.|fonts\.(?:googleapis|gstatic)\.)[^\s\"']*"
+)
+
+
+def loads_from_outside(path: Path) -> list[str]:
+    """Return what a page would load from another site, be it only on a click."""
+    text = path.read_text(encoding="utf-8")
+    return [match.group() for match in (*OUTSIDE.finditer(text), *FROM_CDN.finditer(text))]
+
+
+# ------------------------------------------------------------------------------- sources
+def has_math(markdown: str) -> bool:
+    """Tell whether a text holds TeX between dollars, outside of code."""
+    plain = re.sub(r"```.*?```|`[^`\n]*`", "", markdown, flags=re.DOTALL)
+    return bool(re.search(r"(?<!\\)\$\$?[^$]+\$", plain))

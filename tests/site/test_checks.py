@@ -1,0 +1,142 @@
+"""The checks themselves: a page that is wrong in one way must be reported, a right one must not."""
+
+from __future__ import annotations
+
+import checks
+import pytest
+
+GOOD = """<!DOCTYPE html><html><head><title>t</title></head><body><main><h1 id="top">A page</h1>
+<p>It costs $5 or $6. <a href="#top">Up</a></p>
+<img alt="a dot" src="data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg'
+ width='9' height='9'/%3E">{}</main></body></html>"""
+
+
+@pytest.fixture
+def look(visit, tmp_path):
+    """Return a function that opens a page with some HTML in it."""
+
+    def look(extra: str = ""):
+        page = tmp_path / "page.html"
+        page.write_text(GOOD.replace("{}", extra), encoding="utf-8")
+        visit.open(page.as_uri())
+        return visit
+
+    return look
+
+
+def test_a_good_page_passes(look, tmp_path):
+    visit = look()
+    parts = (visit.math, visit.pictures, visit.diagrams, visit.widgets, visit.widths)
+    assert [complaint for part in (*parts, visit.complaints) for complaint in part()] == []
+    assert checks.broken_links(tmp_path) == []
+    assert checks.loads_from_outside(tmp_path / "page.html") == []
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        ("<script>console.error('oops')</script>", "console error: oops"),
+        ("<script>console.warn('hm')</script>", "console warning: hm"),
+        ("<script>nothing.here()</script>", "script error"),
+        ("<script src='missing.js'></script>", "failed request"),
+        ("<script src='https://cdn.example.org/a.js'></script>", "asks the network"),
+        ("<script>fetch('https://example.org/').catch(() => 0)</script>", "asks the network"),
+    ],
+)
+def test_what_the_browser_reports_is_found(look, extra, said):
+    assert any(said in complaint for complaint in look(extra).complaints())
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        (r"<span class='math notranslate'>\(x\)</span>", "not typeset"),
+        (r"<p>where \(x_t\) is</p>", "raw TeX"),
+        (r"<p>where $x_t \in V$ is</p>", "raw TeX"),
+        (r"<p>a \frac lost</p>", "raw TeX"),
+        (
+            "<span class='math notranslate'><mjx-container><mjx-merror data-mjx-error='Undefined'>"
+            "</mjx-merror></mjx-container></span>",
+            "MathJax reports",
+        ),
+    ],
+)
+def test_untypeset_math_is_found(look, extra, said):
+    assert any(said in complaint for complaint in look(extra).math())
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        ("<img src='nowhere.png' alt='a graph'>", "does not show"),
+        ("<img src='nowhere.png'>", "no alternative text"),
+        ("<img alt=' ' src='nowhere.png'>", "no alternative text"),
+        ("<svg width='9' height='9'></svg>", "no alternative text"),
+    ],
+)
+def test_poor_pictures_are_found(look, extra, said):
+    assert any(said in complaint for complaint in look(extra).pictures())
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        ("<pre class='mermaid'>flowchart LR</pre>", "not drawn"),
+        (
+            "<pre class='mermaid'><svg width='50' height='50'><rect/></svg></pre>",
+            "no title and description",
+        ),
+        (
+            "<pre class='mermaid'><svg width='50' height='50'><g class='error-icon'/></svg></pre>",
+            "mermaid reports",
+        ),
+    ],
+)
+def test_poor_diagrams_are_found(look, extra, said):
+    assert any(said in complaint for complaint in look(extra).diagrams())
+
+
+def test_a_widget_that_does_not_show_is_found(look):
+    view = "<div><script type='application/vnd.jupyter.widget-view+json'>{}</script></div>"
+    assert look(view).widgets()
+
+
+def test_a_page_that_scrolls_sideways_is_found(look):
+    complaints = look("<div style='width: 700px'>wide</div>").widths()
+    assert len(complaints) == 2  # at 360 pixels, in both themes, and not at 1440
+    assert all("700" in complaint or "7" in complaint for complaint in complaints)
+
+
+@pytest.mark.parametrize(
+    ("link", "said"),
+    [
+        ("gone.html", "no such file"),
+        ("#gone", "no such place"),
+        ("page.html#gone", "no such place"),
+        ("sub/", "no such file"),
+    ],
+)
+def test_broken_links_are_found(tmp_path, link, said):
+    (tmp_path / "page.html").write_text(GOOD.replace("{}", f"<a href='{link}'>x</a>"))
+    assert any(said in complaint for complaint in checks.broken_links(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        "<script src='https://example.org/a.js'></script>",
+        '<link rel="stylesheet" href="//example.org/a.css">',
+        "<script>const url = 'https://unpkg.com/thebe/lib/index.js'</script>",
+    ],
+)
+def test_loading_from_elsewhere_is_found(tmp_path, extra):
+    (tmp_path / "page.html").write_text(GOOD.replace("{}", extra))
+    assert checks.loads_from_outside(tmp_path / "page.html")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("$x$", True), ("$$\nx\n$$", True), ("`$x$`", False), ("only $5", False), (r"\$x\$", False)],
+)
+def test_math_in_a_source_is_recognised(text, expected):
+    assert checks.has_math(text) is expected

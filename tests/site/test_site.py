@@ -1,0 +1,131 @@
+"""Every page of the website, opened in a real browser that has no network."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import build_book
+import checks
+import pytest
+
+PAGES = [*build_book.pages(), "search", "genindex"]
+
+
+def markdown_of(page: str) -> str:
+    """Return the prose that a page is made of."""
+    if page in ("search", "genindex"):
+        return ""
+    path = build_book.source_of(page)
+    if path.suffix == ".md":
+        return path.read_text(encoding="utf-8")
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page(page, visit, address):
+    """One visit, all complaints together."""
+    visit.open(f"{address}/{page}.html")
+    found = visit.math() + visit.pictures() + visit.diagrams() + visit.widgets()
+    found += visit.widths()
+    prose = markdown_of(page)
+    if checks.has_math(prose) and not visit.page.locator("mjx-container").count():
+        found.append("the source has formulas and the page has none")
+    if prose.count("```mermaid") != visit.page.locator("pre.mermaid").count():
+        found.append("not as many diagrams as in the source")
+    assert not (found + visit.complaints())
+
+
+def test_figures_of_notebooks_are_on_the_pages(site):
+    """Each figure that a notebook holds is an image on its page, with its own words."""
+    for page in build_book.pages():
+        path = build_book.source_of(page)
+        if path.suffix != ".ipynb":
+            continue
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        alts = [
+            value["alt"]
+            for cell in cells
+            for output in cell.get("outputs", [])
+            for value in output.get("metadata", {}).values()
+            if isinstance(value, dict) and "alt" in value
+        ]
+        images = re.findall(r'<img[^>]*src="[^"]*_images/', (site / f"{page}.html").read_text())
+        assert len(images) >= len(alts), f"{page}: {len(alts)} figures, {len(images)} images"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "04_" in page or page == "notation"])
+def test_page_opens_from_disk(page, visit, site):
+    """A double click on the file shows it whole: formulas, diagrams, widgets."""
+    visit.open((site / f"{page}.html").as_uri())
+    assert visit.page.locator("mjx-container").count() > 0
+    found = visit.math() + visit.pictures() + visit.diagrams() + visit.widgets()
+    assert not (found + visit.complaints())
+
+
+def test_index_leads_to_the_first_page(visit, site):
+    visit.page.goto((site / "index.html").as_uri())
+    visit.page.wait_for_url(f"**/{build_book.pages()[0]}.html")
+    assert visit.page.locator("h1").count() == 1
+
+
+def test_theme_can_be_changed_and_diagrams_follow(visit, site, address):
+    pages = [page for page in PAGES if "```mermaid" in markdown_of(page)]
+    if not pages:
+        pytest.skip("no page has a diagram yet")
+    visit.open(f"{address}/{pages[0]}.html")
+    fill = (
+        "() => getComputedStyle(document.querySelector('pre.mermaid .node :is(rect,polygon)')).fill"
+    )
+    before = visit.page.evaluate(fill)
+    visit.page.evaluate("() => { document.documentElement.dataset.theme = 'dark'; }")
+    visit.page.wait_for_function(
+        "(before) => { const node = document.querySelector('pre.mermaid .node :is(rect,polygon)');"
+        " return node && getComputedStyle(node).fill !== before; }",
+        arg=before,
+        timeout=10_000,
+    )
+    assert not visit.diagrams()
+
+
+def test_search_finds_a_page(visit, address):
+    visit.page.goto(f"{address}/search.html?q=perplexity")
+    visit.page.wait_for_selector("#search-results li a", timeout=10_000)
+    assert not visit.complaints()
+
+
+def test_every_listed_page_was_built_and_no_other(site):
+    built = {
+        path.relative_to(site).with_suffix("").as_posix()
+        for path in site.rglob("*.html")
+        if not path.relative_to(site).as_posix().startswith("_static/")
+    }
+    assert built == set(PAGES) | {"index"}
+
+
+def test_links_lead_somewhere(site):
+    assert not checks.broken_links(site)
+
+
+def test_nothing_is_loaded_from_elsewhere(site):
+    found = {path.name: checks.loads_from_outside(path) for path in site.rglob("*.html")}
+    assert not {name: urls for name, urls in found.items() if urls}
+
+
+def test_no_path_of_the_machine_is_on_a_page(site):
+    root = str(build_book.ROOT)
+    for path in [*site.rglob("*.html"), site / "searchindex.js"]:
+        assert root not in path.read_text(encoding="utf-8"), path.name
+
+
+def test_pages_are_not_heavy(site):
+    """What every page loads, before what only some need: under 3 MB, uncompressed."""
+    page = site / "intro.html"
+    weight = page.stat().st_size
+    for link in checks.parse(page).links:
+        target = (page.parent / Path(link.split("?")[0])).resolve()
+        if target.suffix in (".js", ".css") and target.is_file():
+            weight += target.stat().st_size
+    assert weight < 3_000_000, f"{weight / 1e6:.2f} MB"
