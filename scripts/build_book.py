@@ -31,6 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"
 BUILD = BOOK / "_build"
 TIMEOUT = 600  # seconds for one cell
+UNPLANNED = "00_start_here"  # comes before the chapters of the plan
 
 
 class BuildError(Exception):
@@ -38,9 +39,39 @@ class BuildError(Exception):
 
 
 # ------------------------------------------------------------------------------- contents
-def pages() -> list[str]:
-    """Return the pages of book/_toc.yml in order, without suffix."""
+def contents() -> dict:
+    """Return book/_toc.yml with each pattern replaced by the files that it matches.
+
+    Patterns that match nothing and parts with no page are left out: Sphinx warns of both.
+    """
     toc = yaml.safe_load((BOOK / "_toc.yml").read_text(encoding="utf-8"))
+    return expanded(toc)
+
+
+def expanded(node: dict) -> dict:
+    """Return a node of the table of contents without patterns."""
+    result = dict(node)
+    for key in ("parts", "chapters", "sections"):
+        children = []
+        for child in node.get(key, []):
+            if "glob" in child:
+                children += [{"file": page} for page in matching(child["glob"])]
+            elif (child := expanded(child)).keys() != {"caption"}:
+                children.append(child)
+        result.pop(key, None)
+        if children:
+            result[key] = children
+    return result
+
+
+def matching(pattern: str) -> list[str]:
+    """Return the notebooks that a pattern of book/_toc.yml matches, in order."""
+    found = ROOT.glob(f"{pattern}.ipynb")
+    return sorted(path.relative_to(ROOT).with_suffix("").as_posix() for path in found)
+
+
+def pages() -> list[str]:
+    """Return the website's pages in order, without suffix."""
 
     def walk(node: dict) -> Iterator[str]:
         if "file" in node:
@@ -49,16 +80,13 @@ def pages() -> list[str]:
             for child in node.get(key, []):
                 yield from walk(child)
 
+    toc = contents()
     return [toc["root"], *walk(toc)]
 
 
 def source_of(page: str) -> Path:
-    """Return the file that a page is made of: the book's own, or a notebook or lesson."""
-    for path in (
-        BOOK / f"{page}.md",
-        ROOT / f"{page}.ipynb",
-        ROOT / f"{page}.md",
-    ):
+    """Return the file that a page is made of: the book's own text, or a notebook."""
+    for path in (BOOK / f"{page}.md", ROOT / f"{page}.ipynb"):
         if path.exists():
             return path
     raise BuildError(
@@ -67,12 +95,23 @@ def source_of(page: str) -> Path:
 
 
 def check_contents() -> None:
-    """Stop when a notebook is not in the table of contents."""
-    listed = {source_of(page) for page in pages()}
+    """Stop when a notebook has no place, in the table of contents or in the plan."""
+    listed = pages()
+    twice = sorted({page for page in listed if listed.count(page) > 1})
+    if twice:
+        raise BuildError(f"book/_toc.yml takes in {twice[0]} twice: narrow one of its patterns")
+    sources = {source_of(page) for page in listed}
+    plan = yaml.safe_load((BOOK / "chapters.yml").read_text(encoding="utf-8"))
+    planned = {chapter["file"] for part in plan for chapter in part["chapters"]} | {UNPLANNED}
     for path in notebook_tool.all_notebooks():
-        if path not in listed:
-            name = path.relative_to(ROOT)
-            raise BuildError(f"{name} is not in book/_toc.yml: add it there")
+        name = path.relative_to(ROOT).as_posix()
+        if path not in sources:
+            raise BuildError(f"{name} is matched by nothing in book/_toc.yml: add it there")
+        if path.stem not in planned:
+            raise BuildError(
+                f"{name} is no chapter of book/chapters.yml: add it there, so that the map shows "
+                "it, or correct its name"
+            )
 
 
 # ------------------------------------------------------------------------------- execution
@@ -179,7 +218,8 @@ def stage(target: Path, *, execute: bool) -> None:
     import generate
 
     wanted: dict[str, str | bytes] = {
-        name: (BOOK / name).read_bytes() for name in ("_toc.yml", "references.bib")
+        "_toc.yml": yaml.safe_dump(contents(), sort_keys=False),
+        "references.bib": (BOOK / "references.bib").read_bytes(),
     }
     wanted |= {f"_generated/{name}": text for name, text in generate.pieces(pages()).items()}
     for page in pages():
@@ -225,9 +265,9 @@ def sphinx_settings(source: Path) -> dict:
 def fingerprint() -> str:
     """Return a hash of what shapes every page: settings, contents, theme, and this script."""
     digest = hashlib.sha256()
+    digest.update(yaml.safe_dump(contents()).encode())  # every page shows the side bar
     own = [
         BOOK / "_config.yml",
-        BOOK / "_toc.yml",
         Path(__file__),
         fetch_assets.VENDOR / "stamp.json",
     ]

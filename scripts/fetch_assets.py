@@ -71,6 +71,20 @@ PACKAGES = [
         "sha512-PmFr1c5cSfNf5AngLLR98DrbvR4U5KeD7I+hQkGqG5w5Veu3QT4dG0qu9f99cpn/sKj2XxRBK0q7EL6hr9NY/A==",
         ["LICENSE", "dist/mermaid.tiny.js"],
     ),
+    (  # for the slide decks: scripts/build_slides.py
+        "reveal",
+        "reveal.js",
+        "6.0.2",
+        "sha512-JYIg5D9aoxoaLeb84O+OvAwsKWdIavVgEDScxtYEXFCT6t6TQrhNtSgogcjdCpdLsWglhJn3zyE3fUOwiH5KEg==",
+        [
+            "LICENSE",
+            "dist/reset.css",
+            "dist/reveal.css",
+            "dist/reveal.js",
+            "dist/plugin/math.js",
+            "dist/plugin/notes.js",
+        ],
+    ),
 ]
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from utils import attention
+from utils import attention, get_device
 
 
 def random_case(seed, *, lead=None, dtype=np.float64):
@@ -46,6 +46,18 @@ def test_softmax_equals_scipy(seed, dtype):
         np.testing.assert_allclose(got.sum(axis), 1, rtol=1e-5)
 
 
+@given(seed=st.integers(0, 10**6), shift=st.floats(-1e6, 1e6))
+@settings(max_examples=50, deadline=None)
+def test_softmax_does_not_feel_a_constant_or_the_order(seed, shift):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(3, 7))
+    order = rng.permutation(7)
+    weights = attention.softmax(x)
+    np.testing.assert_allclose(attention.softmax(x + shift), weights, atol=1e-8)
+    np.testing.assert_allclose(attention.softmax(x[:, order]), weights[:, order], atol=1e-15)
+    assert (weights > 0).all()
+
+
 def test_softmax_of_hidden_scores():
     inf = np.inf
     np.testing.assert_array_equal(attention.softmax([[-inf, -inf], [0, -inf]]), [[0, 0], [1, 0]])
@@ -77,6 +89,20 @@ def test_causal_mask(query_len, key_len):
 
 def test_causal_mask_of_a_suffix_is_the_suffix_of_the_causal_mask():
     np.testing.assert_array_equal(attention.causal_mask(3, 8), attention.causal_mask(8)[-3:])
+
+
+def test_causal_mask_takes_numpys_whole_numbers():
+    np.testing.assert_array_equal(attention.causal_mask(np.int64(2)), [[1, 0], [1, 1]])
+    assert attention.causal_mask(0).shape == (0, 0)
+
+
+@given(lengths=st.lists(st.integers(0, 9), min_size=1, max_size=6), extra=st.integers(0, 3))
+@settings(max_examples=50, deadline=None)
+def test_padding_mask_counts_the_real_tokens(lengths, extra):
+    mask = attention.padding_mask(lengths, max(lengths) + extra)
+    assert mask.shape == (len(lengths), max(lengths) + extra) and mask.dtype == bool
+    for row, length in zip(mask.tolist(), lengths, strict=True):
+        assert row == [True] * length + [False] * (len(row) - length)
 
 
 def test_padding_mask():
@@ -125,6 +151,42 @@ def test_backward_equals_autograd_through_torchs_own_attention(seed, masked, sca
         assert (grads[0][..., 0, :] == 0).all()
 
 
+def random_broadcast(rng, lead):
+    """Some of the leading axes, some of them of size 1."""
+    kept = lead[rng.integers(0, len(lead) + 1) :]
+    return tuple(int(rng.choice([1, size])) for size in kept)
+
+
+@given(seed=st.integers(0, 10**6))
+@settings(max_examples=80, deadline=None)
+def test_any_broadcast_of_leading_axes_and_mask_equals_torch(seed):
+    rng = np.random.default_rng(seed)
+    lead = tuple(rng.integers(1, 4, size=rng.integers(0, 4)))
+    T_q, T_k, D, D_v = rng.integers(1, 6, size=4)
+    q, k, v = (
+        rng.normal(size=(*random_broadcast(rng, lead), *shape))
+        for shape in ((T_q, D), (T_k, D), (T_k, D_v))
+    )
+    scores = (*np.broadcast_shapes(q.shape[:-2], k.shape[:-2]), T_q, T_k)
+    mask = rng.random(random_broadcast(rng, scores)) < 0.6
+    output, weights = attention.scaled_dot_product_attention(q, k, v, mask)
+    grad_output = rng.normal(size=output.shape)
+    grads = attention.scaled_dot_product_attention_backward(grad_output, q, k, v, weights)
+
+    tensors = as_tensors(q, k, v, grad=True)
+    full = np.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2])
+    expanded = [t.expand(*full, *t.shape[-2:]) for t in tensors]
+    torch_mask = torch.tensor(np.broadcast_to(mask, (*full, T_q, T_k)).copy())
+    theirs = F.scaled_dot_product_attention(*expanded, attn_mask=torch_mask)
+    theirs.backward(torch.tensor(grad_output))
+    by_hand, _ = attention.torch_attention(*as_tensors(q, k, v), torch.tensor(mask))
+    np.testing.assert_allclose(output, theirs.detach().numpy(), atol=1e-10)
+    np.testing.assert_allclose(output, by_hand.numpy(), atol=1e-10)
+    for ours, tensor in zip(grads, tensors, strict=True):
+        assert ours.shape == tuple(tensor.shape)
+        np.testing.assert_allclose(ours, tensor.grad.numpy(), atol=1e-9)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_backward_equals_finite_differences(seed):
     q, k, v, mask, rng = random_case(seed, lead=(2,))
@@ -152,6 +214,94 @@ def test_torch_attention_has_clean_gradients_where_nothing_may_be_attended_to():
     for mine, reference in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine.grad, reference.grad, atol=1e-10, rtol=0)
     assert (ours[0].grad[..., 0, :] == 0).all()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("mask_shape", [(4, 5), (2, 1, 5), (2, 4, 5)])
+def test_a_mask_that_hides_everything_gives_zeros_forwards_and_backwards(mask_shape):
+    rng = np.random.default_rng(0)
+    q, k, v = (rng.normal(size=shape) for shape in ((2, 4, 3), (2, 5, 3), (2, 5, 6)))
+    mask = np.zeros(mask_shape, dtype=bool)
+    output, weights = attention.scaled_dot_product_attention(q, k, v, mask)
+    grads = attention.scaled_dot_product_attention_backward(
+        rng.normal(size=output.shape), q, k, v, weights
+    )
+    tensors = as_tensors(q, k, v, grad=True)
+    torch_output, torch_weights = attention.torch_attention(*tensors, torch.tensor(mask))
+    (torch_output * torch.randn(torch_output.shape)).sum().backward()
+    for array in (output, weights, *grads, torch_output, torch_weights):
+        assert (array == 0).all()
+    for tensor in tensors:
+        assert (tensor.grad == 0).all()
+
+
+def test_no_keys_at_all_give_zeros():
+    q, k, v = np.ones((2, 4, 3)), np.ones((2, 0, 3)), np.ones((2, 0, 6))
+    output, weights = attention.scaled_dot_product_attention(q, k, v)
+    torch_output, _ = attention.torch_attention(*as_tensors(q, k, v))
+    assert weights.shape == (2, 4, 0)
+    for array in (output, torch_output):
+        assert tuple(array.shape) == (2, 4, 6) and (array == 0).all()
+
+
+def test_torch_attention_passes_gradcheck_with_a_mask():
+    q, k, v, mask, _ = random_case(11, lead=(2,))
+    tensors = as_tensors(q, k, v, grad=True)
+
+    def output_and_weights(*arrays):
+        return attention.torch_attention(*arrays, torch.tensor(mask), 0.7)
+
+    assert torch.autograd.gradcheck(output_and_weights, tensors)
+
+
+def masks_by_name(B, H, T, device):
+    causal = torch.tensor(attention.causal_mask(T), device=device)
+    lengths = [T, *range(B - 1)]  # the second sentence, if there is one, has no real token
+    real = torch.tensor(attention.padding_mask(lengths, T), device=device)[:, None, None]
+    return {"none": None, "causal": causal, "padding": real, "both": causal & real}
+
+
+@pytest.mark.parametrize("name", ["none", "causal", "padding", "both"])
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 3, 7, 16), (3, 4, 33, 64)])
+def test_equals_torch_to_a_millionth_on_whatever_device_there_is(shape, name):
+    device = get_device()
+    # Apple's devices have no 64-bit numbers.
+    dtype, tolerance = (torch.float64, 1e-6) if device.type != "mps" else (torch.float32, 1e-5)
+    torch.manual_seed(0)
+    ours = [torch.randn(shape, dtype=dtype).to(device).requires_grad_() for _ in range(3)]
+    theirs = [tensor.detach().clone().requires_grad_() for tensor in ours]
+    mask = masks_by_name(*shape[:3], device)[name]
+    output, _ = attention.torch_attention(*ours, mask)
+    reference = F.scaled_dot_product_attention(*theirs, attn_mask=mask)
+    torch.testing.assert_close(output, reference, atol=tolerance, rtol=0)
+    grad_output = torch.randn(shape, dtype=dtype).to(device)
+    output.backward(grad_output)
+    reference.backward(grad_output)
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine.grad, other.grad, atol=10 * tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["none", "causal", "padding", "both"])
+def test_in_32_bits_on_the_cpu_it_still_equals_torch_to_a_millionth(name):
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 2, 3, 7, 16)
+    mask = masks_by_name(2, 3, 7, "cpu")[name]
+    output, _ = attention.torch_attention(q, k, v, mask)
+    reference = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    torch.testing.assert_close(output, reference, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_stays_finite_and_near_torch(dtype):
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, 3, 7, 16).to(dtype).requires_grad_() for _ in range(3))
+    mask = masks_by_name(2, 3, 7, "cpu")["both"]
+    output, _ = attention.torch_attention(q, k, v, mask)
+    reference = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    output.float().sum().backward()
+    assert output.dtype == dtype
+    torch.testing.assert_close(output, reference, atol=0.05, rtol=0)
+    assert all(tensor.grad.isfinite().all() for tensor in (q, k, v))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -287,10 +437,16 @@ def test_masks_that_do_not_fit_are_named(mask, error, words):
         (lambda: attention.softmax_backward(np.ones(2), np.ones(3)), ValueError, "shape"),
         (lambda: attention.causal_mask(-1), ValueError, "query_len=-1"),
         (lambda: attention.causal_mask(4, 2), ValueError, "key_len=2"),
+        (lambda: attention.causal_mask(2.0), TypeError, r"whole numbers.*query_len=2\.0"),
+        (lambda: attention.causal_mask(2, "4"), TypeError, r"key_len='4'"),
         (lambda: attention.padding_mask([3, 5], 4), ValueError, "truncate"),
         (lambda: attention.padding_mask([-1], 4), ValueError, "from -1"),
         (lambda: attention.padding_mask([1.5], 4), TypeError, "whole numbers"),
+        (lambda: attention.padding_mask([True], 4), TypeError, "whole numbers, not of dtype bool"),
         (lambda: attention.padding_mask(3, 4), ValueError, "one number for each"),
+        (lambda: attention.padding_mask([], 4), ValueError, "one number for each"),
+        (lambda: attention.padding_mask([[1, 2]], 4), ValueError, "one number for each"),
+        (lambda: attention.softmax_backward(torch.ones(2), np.ones(2)), TypeError, "weights is a"),
     ],
 )
 def test_bad_arguments_are_named(call, error, words):
@@ -312,3 +468,30 @@ def test_backward_names_what_does_not_fit(wrong):
 def test_the_numpy_part_does_not_need_torch():
     code = "import utils.attention, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+ONES = np.ones((2, 3))
+
+
+@pytest.mark.parametrize("position", range(3))
+def test_numpy_and_torch_are_not_mixed(position):
+    arrays, tensors = [ONES] * 3, as_tensors(ONES, ONES, ONES)
+    name = ("queries", "keys", "values")[position]
+    arrays[position] = tensors[position]
+    with pytest.raises(TypeError, match=f"{name} is a torch tensor.*torch_attention"):
+        attention.scaled_dot_product_attention(*arrays)
+    tensors[position] = ONES
+    with pytest.raises(TypeError, match=f"{name} is a ndarray.*scaled_dot_product_attention"):
+        attention.torch_attention(*tensors)
+
+
+def test_a_numpy_mask_for_tensors_is_named():
+    tensors = as_tensors(ONES, ONES, ONES)
+    with pytest.raises(TypeError, match=r"mask is a ndarray.*torch\.as_tensor"):
+        attention.torch_attention(*tensors, attention.causal_mask(2))
+
+
+def test_backward_names_numbers_that_are_not_real():
+    weights, grad_output = np.full((2, 2), 0.5), ONES * 1j
+    with pytest.raises(TypeError, match="grad_output should hold real numbers"):
+        attention.scaled_dot_product_attention_backward(grad_output, ONES, ONES, ONES, weights)

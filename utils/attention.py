@@ -101,10 +101,17 @@ def causal_mask(query_len: int, key_len: int | None = None) -> NDArray[np.bool_]
 
     Raises
     ------
+    TypeError
+        If a length is not a whole number.
     ValueError
         If a length is negative or there are more queries than keys.
     """
     key_len = query_len if key_len is None else key_len
+    if not all(isinstance(length, int | np.integer) for length in (query_len, key_len)):
+        raise TypeError(
+            "a causal mask needs whole numbers of queries and keys, such as causal_mask(8), not "
+            f"query_len={query_len!r} and key_len={key_len!r}"
+        )
     if query_len < 0 or key_len < query_len:
         raise ValueError(
             f"a causal mask needs 0 <= query_len <= key_len, not query_len={query_len} and "
@@ -292,12 +299,18 @@ def torch_attention(
     Raises
     ------
     TypeError
-        If the mask is not boolean.
+        If the mask is not boolean, or an argument is not a tensor.
     ValueError
         If the shapes do not fit together.
     """
     import torch
 
+    for name, x in (("queries", queries), ("keys", keys), ("values", values), ("mask", mask)):
+        if not isinstance(x, torch.Tensor) and not (name == "mask" and x is None):
+            raise TypeError(
+                f"{name} is a {type(x).__name__}, but this is the torch version: convert it with "
+                "torch.as_tensor, or call scaled_dot_product_attention"
+            )
     scale = _check_shapes(queries, keys, values, scale)
     scores = queries @ keys.transpose(-2, -1) * scale  # (..., T_q, T_k)
     if mask is None:

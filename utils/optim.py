@@ -1,80 +1,32 @@
-"""What turns gradients into a trained model: loss, optimisers, schedule, clipping.
+"""What turns gradients into a trained model: optimisers and clipping.
 
 Derived step by step in chapter 8. The optimisers act in place on torch tensors and follow the
-formulas of their papers line by line; `tests/test_optim.py` holds them to `torch.optim`.
+formulas of their papers line by line; `tests/test_optim.py` holds them to `torch.optim`. The loss
+and the schedule, which need no torch, live in `utils.losses` and `utils.schedules` and can be had
+from here as well.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from utils.losses import softmax_cross_entropy
+from utils.schedules import warmup_cosine
 
-def softmax_cross_entropy(
-    logits: np.ndarray, targets: np.ndarray, ignore_index: int = -100
-) -> tuple[float, np.ndarray]:
-    """Return the mean cross-entropy of softmax(logits), and its gradient, in numpy.
-
-    For one position with target y the loss is `logsumexp(z) - z[y]`, and its gradient with
-    respect to the logits z is `softmax(z) - onehot(y)` (Goodfellow, Bengio and Courville 2016,
-    section 6.2.2.3); both are then averaged over the positions that count.
-
-    Parameters
-    ----------
-    logits : array_like, shape (..., V)
-        Unnormalised log-probabilities.
-    targets : array_like of int, shape (...)
-        The right class of each position, from 0 to V - 1, or `ignore_index`.
-    ignore_index : int
-        Positions with this target add nothing to the loss and get a gradient of zero.
-
-    Returns
-    -------
-    loss : float
-        In nats per counted position.
-    grad : numpy.ndarray, shape (..., V)
-        Of the floating-point type of `logits`.
-
-    Raises
-    ------
-    TypeError
-        If `targets` are not integers.
-    ValueError
-        If the shapes do not fit, a target is not a class, or every target is ignored.
-    """
-    given, targets = np.asarray(logits), np.asarray(targets)
-    if given.ndim == 0 or targets.shape != given.shape[:-1]:
-        raise ValueError(
-            f"logits of shape {given.shape} and targets of shape {targets.shape} do not fit: "
-            "targets need the shape of the logits without their last axis, the classes"
-        )
-    if targets.dtype.kind not in "iu":
-        raise TypeError(f"targets must be integers (class numbers), not {targets.dtype}")
-    counted = targets != ignore_index
-    vocabulary = given.shape[-1]
-    bad = targets[counted & ((targets < 0) | (targets >= vocabulary))]
-    if bad.size:
-        raise ValueError(
-            f"target {bad[0]} is not one of the {vocabulary} classes 0 to {vocabulary - 1}; "
-            f"mark positions to skip with {ignore_index}"
-        )
-    if not counted.any():
-        raise ValueError("every target is ignored, so there is nothing to average")
-
-    z = given.astype(np.float64)
-    z = z - z.max(axis=-1, keepdims=True)  # the largest exponent is 0: nothing overflows
-    log_probs = z - np.log(np.exp(z).sum(axis=-1, keepdims=True))
-    chosen = np.where(counted, targets, 0)[..., None]
-    losses = -np.take_along_axis(log_probs, chosen, axis=-1)[..., 0]
-    grad = np.exp(log_probs)
-    np.put_along_axis(grad, chosen, np.take_along_axis(grad, chosen, -1) - 1, axis=-1)
-    grad = np.where(counted[..., None], grad, 0) / counted.sum()
-    return float(losses[counted].mean()), grad.astype(np.result_type(given.dtype, np.float16))
+__all__ = [
+    "SGD",
+    "Adam",
+    "AdamW",
+    "Optimizer",
+    "clip_grad_norm",
+    "decay_groups",
+    "softmax_cross_entropy",
+    "warmup_cosine",
+]
 
 
 class Optimizer:
@@ -316,44 +268,6 @@ def decay_groups(model: nn.Module, weight_decay: float = 0.1) -> list[dict[str, 
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
-
-
-def warmup_cosine(
-    step: int, warmup_steps: int, total_steps: int, peak: float, floor: float = 0.0
-) -> float:
-    """Return the learning rate of one step: a straight rise, then half a cosine down.
-
-    The rise is `peak * (step + 1) / (warmup_steps + 1)`, so that no step is wasted on a rate of
-    zero and step `warmup_steps` has the peak; the descent follows Loshchilov and Hutter (2017,
-    equation 5) without restarts and reaches `floor` at `total_steps`, where it stays.
-
-    Parameters
-    ----------
-    step : int
-        How many updates have been made: 0 for the first.
-    warmup_steps, total_steps : int
-    peak, floor : float
-
-    Returns
-    -------
-    float
-
-    Raises
-    ------
-    ValueError
-        If `step` is negative or not `0 <= warmup_steps < total_steps`.
-    """
-    if step < 0:
-        raise ValueError(f"step counts from 0; it cannot be {step}")
-    if not 0 <= warmup_steps < total_steps:
-        raise ValueError(
-            f"warm-up must end before the run does: warmup_steps={warmup_steps} is not "
-            f"from 0 to below total_steps={total_steps}"
-        )
-    if step < warmup_steps:
-        return peak * (step + 1) / (warmup_steps + 1)
-    done = min(1.0, (step - warmup_steps) / (total_steps - warmup_steps))
-    return floor + (peak - floor) * (1 + math.cos(math.pi * done)) / 2
 
 
 @torch.no_grad()

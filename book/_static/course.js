@@ -99,7 +99,52 @@
     };
   }
 
+  /* What the page holds of its widgets: model id -> model, figures' data -> their words. */
+  function savedWidgets() {
+    const models = {};
+    const kind = 'script[type="application/vnd.jupyter.widget-state+json"]';
+    for (const script of document.querySelectorAll(kind))
+      Object.assign(models, JSON.parse(script.textContent).state);
+    const words = new Map();
+    for (const { state } of Object.values(models))
+      for (const { data, metadata } of state.outputs || [])
+        for (const [type, { alt }] of Object.entries(metadata || {}))
+          if (alt) words.set([data[type]].flat().join("").trim(), alt);
+    return { models, words };
+  }
+
+  /* The library draws a saved figure without its alternative text; give it back. */
+  function describeFigures(words) {
+    for (const image of document.querySelectorAll(".widget-subarea img:not([alt])")) {
+      const [head, data] = image.src.split(/,(.*)/s);
+      const alt = words.get((head.endsWith("base64") ? data : decodeURIComponent(data)).trim());
+      if (alt) image.alt = alt;
+    }
+  }
+
+  /* Say of a widget that shows what Python made that its controls do nothing here. */
+  function explainWidget(view, models) {
+    const seen = new Set();
+    const needsPython = (id) => {
+      if (seen.has(id) || !models[id]) return false;
+      seen.add(id);
+      const parts = JSON.stringify(models[id].state).match(/(?<=IPY_MODEL_)\w+/g) || [];
+      return "outputs" in models[id].state || parts.some(needsPython);
+    };
+    if (!needsPython(JSON.parse(view.textContent).model_id)) return;
+    const note = document.createElement("p");
+    note.className = "widget-note";
+    note.textContent = "Shown as saved. In JupyterLab, where Python runs, the controls change it.";
+    view.parentElement.append(note);
+  }
+
   async function startWidgets() {
+    const { models, words } = savedWidgets();
+    new MutationObserver(() => describeFigures(words)).observe(document.body, {
+      childList: true,
+      subtree: true,
+    });
+    for (const view of views) explainWidget(view, models);
     await load("requirejs/require.js");
     // The library finds its icons next to the file that its parts are said to come from.
     const part = (name) => ["@jupyter-widgets/" + name, vendor + "html-manager/dist/" + name];

@@ -62,6 +62,15 @@ def unstable(q, k, v, mask):
     return e / np.maximum(e.sum(-1, keepdims=True), 1e-300) @ v
 
 
+def in_32_bits(*arrays):
+    return [array.astype(np.float32) for array in arrays]
+
+
+def attend_added(q, k, v, mask):
+    scores = q @ k.swapaxes(1, 2) / math.sqrt(q.shape[-1]) + np.where(mask, 0, -1e9)
+    return softmax(scores) @ v * mask.any(-1, keepdims=True)
+
+
 def by_torch(q, k, v, mask):
     q, k, v = (torch.tensor(x).float() for x in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v, attn_mask=torch.tensor(mask))
@@ -136,6 +145,8 @@ RIGHT = {
         by_torch,
         lambda q, k, v, mask: attention.scaled_dot_product_attention(q, k, v, mask)[0],
         lambda q, k, v, mask: attend(q, k, v, mask, fill=-1e30) * mask.any(-1, keepdims=True),
+        attend_added,
+        lambda q, k, v, mask: attend(*in_32_bits(q, k, v), mask),
     ],
     "tempered_softmax_backward": [
         lambda p, g, tau: p * (g - (p * g).sum(1, keepdims=True)) / tau,
@@ -150,7 +161,12 @@ RIGHT = {
         lambda T, w: torch.ones(T, T).tril().triu(1 - w).bool(),
         lambda T, w: [[0 <= t - s <= w - 1 for s in range(T)] for t in range(T)],
     ],
-    "linear_attention": [linear_loop, linear_cumsum, linear_torch],
+    "linear_attention": [
+        linear_loop,
+        linear_cumsum,
+        linear_torch,
+        lambda q, k, v: linear_loop(*in_32_bits(q, k, v)),
+    ],
 }
 
 WRONG = [
@@ -186,6 +202,15 @@ WRONG = [
         lambda x, axis=-1: np.exp(x) / np.maximum(np.exp(x).sum(axis, keepdims=True), 1e-9),
         "not right",
     ),
+    ("stable_softmax", lambda x, axis=-1: softmax(np.clip(x, -700, 700), axis), "near 1000"),
+    (
+        "stable_softmax",
+        lambda x, axis=-1: (
+            np.exp(x - np.abs(x).max(axis, keepdims=True))
+            / np.exp(x - np.abs(x).max(axis, keepdims=True)).sum(axis, keepdims=True)
+        ),
+        "near -1000.*underflow",
+    ),
     ("stable_softmax", lambda x, axis=-1: None, "None"),
     ("causal_padding_mask", lambda n, T: ~(both_masks(n, T)[0] & both_masks(n, T)[1]), "True"),
     (
@@ -215,6 +240,16 @@ WRONG = [
         "causal_padding_mask",
         lambda n, T: (back(T) >= 0) & (np.arange(T) <= n[:, None, None]),
         "too far",
+    ),
+    (
+        "causal_padding_mask",
+        lambda n, T: (back(T) >= 0) & (np.arange(T) >= T - n[:, None, None]),
+        "look at padding",
+    ),
+    (
+        "causal_padding_mask",
+        lambda n, T: (back(T) >= 0) & (np.arange(T) < n[:, None, None] - 1),
+        "too little",
     ),
     ("causal_padding_mask", lambda n, T: both_masks(n, T)[0], "shape"),
     ("causal_padding_mask", lambda n, T: (both_masks(n, T)[0] & both_masks(n, T)[1]) * 1, "bool"),
@@ -247,6 +282,26 @@ WRONG = [
     ("masked_attention", lambda q, k, v, m: attend(q, k, v, m, fill=0), "not hidden"),
     ("masked_attention", lambda q, k, v, m: attend(q, k, v, m, fill=-1e9), "average of all"),
     ("masked_attention", nan_on_empty_rows, "gets NaN"),
+    (
+        "masked_attention",
+        lambda q, k, v, m: attend(q, k, v, m, fill=-1e4) * m.any(-1, keepdims=True),
+        "lower than any",
+    ),
+    (
+        "masked_attention",
+        lambda q, k, v, m: attend(q, k, v, m, fill=-100) * m.any(-1, keepdims=True),
+        "lower than any",
+    ),
+    (
+        "masked_attention",
+        lambda q, k, v, m: np.where(m, q @ k.swapaxes(1, 2) / math.sqrt(q.shape[-1]), 0) @ v,
+        "if all values are 1",
+    ),
+    (
+        "masked_attention",
+        lambda q, k, v, m: attend(q, k, v, np.broadcast_to(m[:1], m.shape)),
+        "nobody may look at|weights are not|values are 1",
+    ),
     ("masked_attention", unstable, "thousands"),
     (
         "masked_attention",
@@ -307,6 +362,16 @@ WRONG = [
         "Jacobian times",
     ),
     ("tempered_softmax_backward", lambda p, g, tau: g, "sum to 0"),
+    (
+        "tempered_softmax_backward",
+        lambda p, g, tau: p * (g / tau - (p * g).sum(1, keepdims=True)),
+        "sum to 0",
+    ),
+    (
+        "tempered_softmax_backward",
+        lambda p, g, tau: np.multiply(p, g - (p * g).sum(1, keepdims=True), out=p) / tau,
+        "changes the arguments",
+    ),
     ("sliding_window_mask", lambda T, w: (back(T) >= 0) & (back(T) <= w), "too wide"),
     ("sliding_window_mask", lambda T, w: (back(T) >= 0) & (back(T) < w - 1), "too narrow"),
     ("sliding_window_mask", lambda T, w: (back(T) > 0) & (back(T) <= w), "leaves out"),
@@ -365,6 +430,15 @@ def test_wrong_answers_are_rejected_for_the_right_reason(name, answer, words, se
     result = getattr(checks, name)(answer, seed=seed)
     assert result.status == "failed"
     assert re.search(words, result.message), result
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_an_untouched_stub_is_not_attempted(name):
+    def stub(*args, **kwargs):
+        raise NotImplementedError("Hint")
+
+    assert getattr(checks, name)(stub).status == "not attempted"
+    assert getattr(checks, name)(lambda *args, **kwargs: None).status == "failed"
 
 
 def test_every_check_of_the_chapter_is_tested_with_at_least_four_wrong_answers():

@@ -226,6 +226,15 @@ def masked_attention(student: Student, rng: np.random.Generator) -> None:
     if not close(got, _attention(q, k, v, mask)):
         wrong("a query that may look at nothing spoils the output of the others")
 
+    far_q, far_k = np.full_like(q, 100.0), np.full_like(k, -1000.0)
+    far_k[:, 0] = 0.0  # hidden; the visible keys fit very badly, with scores of -200,000
+    far_mask = np.arange(k.shape[1]) > np.zeros_like(mask)
+    if np.any(outcome(far_q, far_k, np.where(far_k < 0, 1.0, 7.0)[..., :3], far_mask) > 1.01):
+        wrong(
+            "a query whose visible keys all have scores near -200,000 looks at hidden keys "
+            "instead: what stands for a hidden score must be lower than any real one"
+        )
+
     q, k = 100 * q, 100 * k
     k[:, 0] = 300 * q[:, 0]  # by far the largest score for the first query, and hidden
     mask[:, 0], mask[:, 0, 2:4] = False, True

@@ -1,6 +1,6 @@
 """What a page of the website must be: each function returns the complaints it finds.
 
-Kept apart from the tests so that test_checks.py can show each of them a page that is wrong.
+Kept apart from the tests so that test_page_checks.py can show each of them a page that is wrong.
 """
 
 from __future__ import annotations
@@ -10,7 +10,15 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from playwright.sync_api import BrowserContext, Page
+from playwright.sync_api import (
+    Browser,
+    ConsoleMessage,
+    Page,
+    Request,
+    Response,
+    Route,
+    WebSocketRoute,
+)
 
 # The html-manager's JSON validator says this of its own schema; nothing a page can mend.
 HARMLESS = re.compile(r"strict mode: use allowUnionTypes")
@@ -54,7 +62,7 @@ MATH = """() => {
 PICTURES = """() => {
   const found = [];
   for (const image of document.images) {
-    const name = image.getAttribute("src");
+    const name = (image.getAttribute("src") || "").slice(0, 80);
     if (!image.complete || !image.naturalWidth) found.push("does not show: " + name);
     if (!(image.alt || "").trim()) found.push("no alternative text: " + name);
   }
@@ -102,46 +110,77 @@ WIDTH = """() => {
 
 
 class Visit:
-    """A page, opened, and everything the browser reported while it was."""
+    """A page in a browser without a network, and everything the browser reported of it.
 
-    def __init__(self, context: BrowserContext) -> None:
-        self.page: Page = context.new_page()
-        self.outside: list[str] = []
-        self.reports: list[str] = []
-        self.page.route("**/*", self._let_in)
-        self.page.on("console", self._heard)
-        self.page.on("pageerror", lambda error: self.reports.append(f"script error: {error}"))
-        self.page.on("response", self._answered)
-        self.page.on(
-            "requestfailed",
-            lambda request: self.reports.append(f"failed request: {request.url}"),
+    Attributes
+    ----------
+    page : playwright.sync_api.Page
+    console_errors : list of str
+        Errors and warnings on the console, and exceptions that no script caught.
+    failed_requests : list of str
+        What could not be loaded: no answer, or a status of 400 and above.
+    outside_requests : list of str
+        Addresses on other machines that something asked for; none was let through.
+    """
+
+    def __init__(
+        self, browser: Browser, width: int = 1280, height: int = 720, dark: bool = False
+    ) -> None:
+        self.console_errors: list[str] = []
+        self.failed_requests: list[str] = []
+        self.outside_requests: list[str] = []
+        self.context = browser.new_context(
+            viewport={"width": width, "height": height},
+            color_scheme="dark" if dark else "light",
+            service_workers="block",
         )
+        self.context.route("**/*", self._let_in)
+        self.context.route_web_socket("**/*", self._refuse_socket)
+        self.context.on("console", self._heard)
+        self.context.on("weberror", lambda error: self.console_errors.append(str(error.error)))
+        self.context.on("response", self._answered)
+        self.context.on("requestfailed", self._failed)
+        self.page: Page = self.context.new_page()
 
-    def _let_in(self, route) -> None:
-        """Let through what is on this machine; note and stop everything else."""
+    def close(self) -> None:
+        """Close the page and forget its profile."""
+        self.context.close()
+
+    def _let_in(self, route: Route) -> None:
         url = urlsplit(route.request.url)
         if url.scheme in ("file", "data", "blob") or url.hostname in ("127.0.0.1", "localhost"):
             route.continue_()
         else:
-            self.outside.append(route.request.url)
+            self.outside_requests.append(route.request.url)
             route.abort()
 
-    def _heard(self, message) -> None:
+    def _refuse_socket(self, socket: WebSocketRoute) -> None:
+        self.outside_requests.append(socket.url)
+        socket.close()
+
+    def _heard(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning") and not HARMLESS.search(message.text):
-            self.reports.append(f"console {message.type}: {message.text}")
+            self.console_errors.append(f"{message.type}: {message.text}")
 
-    def _answered(self, response) -> None:
+    def _answered(self, response: Response) -> None:
         if response.status >= 400:
-            self.reports.append(f"status {response.status}: {response.url}")
+            self.failed_requests.append(f"{response.url}: status {response.status}")
 
-    def open(self, url: str) -> None:
-        """Open an address and wait until all that shows late has shown."""
-        self.page.goto(url, wait_until="load")
+    def _failed(self, request: Request) -> None:
+        if request.url not in self.outside_requests:
+            self.failed_requests.append(f"{request.url}: {request.failure}")
+
+    def settle(self) -> None:
+        """Pass the whole page before the window and wait until all that shows late has shown."""
         self.page.evaluate(READY)
 
     def complaints(self) -> list[str]:
-        """Return what the browser reported, and what went outside."""
-        return self.reports + [f"asks the network for {url}" for url in self.outside]
+        """Return what the browser reported."""
+        return [
+            *(f"console: {each}" for each in self.console_errors),
+            *(f"not loaded: {each}" for each in self.failed_requests),
+            *(f"asks another machine for {each}" for each in self.outside_requests),
+        ]
 
     def math(self) -> list[str]:
         """Return formulas that are not typeset."""
@@ -160,11 +199,11 @@ class Visit:
         return self.page.evaluate(WIDGETS)
 
     def widths(self) -> list[str]:
-        """Return where the page scrolls sideways: on a phone and on a desk, in both themes."""
+        """Return at which widths the page scrolls sideways: phone, tablet, desk, both themes."""
         found = []
         for theme in ("light", "dark"):
             self.page.evaluate("(t) => { document.documentElement.dataset.theme = t; }", theme)
-            for width, height in ((360, 740), (1440, 900)):
+            for width, height in ((360, 740), (768, 1024), (1440, 900)):
                 self.page.set_viewport_size({"width": width, "height": height})
                 found += [f"{theme}: {each}" for each in self.page.evaluate(WIDTH)]
         return found
