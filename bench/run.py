@@ -131,7 +131,7 @@ def run(name: str, *, quick: bool, command: str) -> dict[str, Any]:
         "notes": notes,
         "command": command,
         "date": datetime.date.today().isoformat(),
-        "machine": machine(),
+        "machine": machine() | result.get("machine", {}),
     }
 
 
@@ -163,7 +163,8 @@ def main(arguments: list[str] | None = None) -> int:
         if not options.quick:
             options.output.mkdir(parents=True, exist_ok=True)
             text = json.dumps(result, ensure_ascii=False, indent=1) + "\n"
-            (options.output / f"{name}.json").write_text(text, encoding="utf-8")
+            file = options.output / f"{result.get('name', name)}.json"
+            file.write_text(text, encoding="utf-8")
     if failed:
         print(f"Failed: {', '.join(failed)}.", file=sys.stderr)
     return 1 if failed else 0

@@ -116,7 +116,8 @@ def decoder_head() -> tuple[list[str], np.ndarray, int, int]:
         queries, keys = apply_rotary_pos_emb(queries, keys, *given["position_embeddings"])
     for hook in hooks:
         hook.remove()
-    queries, keys = queries[0, head], keys[0, head // module.num_key_value_groups]  # (T, D)
+    queries = queries[0, head].numpy()  # (T, D)
+    keys = keys[0, head // module.num_key_value_groups].numpy()  # (T, D), shared by several heads
     _, weights = scaled_dot_product_attention(queries, keys, keys, mask=causal_mask(len(tokens)))
     if not np.allclose(weights, attentions[layer][0, head], atol=1e-5):
         raise ValueError("the course's code and the model disagree on the attention weights")
@@ -132,7 +133,7 @@ def decoder_figure() -> str:
     tokens, weights, layer, head = decoder_head()
     plot.use_style()
     hidden = np.triu(np.ones_like(weights, dtype=bool), k=1)
-    fig, ax = plt.subplots(figsize=(6.4, 4.6))
+    fig, ax = plt.subplots(figsize=(5.4, 4.4))
     plot.heatmap(
         ax,
         np.where(hidden, np.nan, weights),

@@ -150,7 +150,7 @@ def map_as_list(parts: list[dict], pages: list[str]) -> str:
             )
         lines.append(
             f"<dt>{escape(part['part'])}</dt>\n"
-            f'<dd>{escape(part["about"])}.<br>{" · ".join(names)}</dd>\n'
+            f"<dd>{escape(part['about'])}.<br>{' · '.join(names)}</dd>\n"
         )
     return f'<dl class="concept-list">\n{"".join(lines)}</dl>\n'
 

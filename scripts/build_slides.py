@@ -237,10 +237,23 @@ def put(path: Path, content: bytes) -> None:
         path.write_bytes(content)
 
 
+def assets() -> dict[str, bytes]:
+    """Return what every deck loads: style sheet, reveal.js, MathJax."""
+    style = (LESSONS / "theme" / "slides.css").read_text(encoding="utf-8") + code_style()
+    files = {"slides.css": style.encode()}
+    for part in ("reveal", "mathjax"):
+        for source in (fetch_assets.VENDOR / part).rglob("*"):
+            if source.is_file():
+                relative = source.relative_to(fetch_assets.VENDOR).as_posix()
+                files[f"vendor/{relative}"] = source.read_bytes()
+    return files
+
+
 def build(paths: list[Path] | None = None, target: Path = BUILD) -> list[Path]:
     """Build the decks of the given lectures, by default of all, and return them.
 
-    Building all also removes from the folder what no lecture makes any more.
+    Building all also removes from the folder what no lecture makes any more. A lecture that is
+    wrong does not keep the others from being built.
 
     Raises
     ------
@@ -255,18 +268,16 @@ def build(paths: list[Path] | None = None, target: Path = BUILD) -> list[Path]:
         raise LessonError("there is no lessons/NN_name.md yet")
     fetch_assets.fetch()
     cells_of.cache_clear()
-    lessons = {path.stem: read(path) for path in paths or everything}
-    style = (LESSONS / "theme" / "slides.css").read_text(encoding="utf-8")
-    style += code_style()
-    wanted = {"slides.css": style.encode()}
+    lessons, wrong = {}, []
+    for path in paths or everything:
+        try:
+            lessons[path.stem] = read(path)
+        except LessonError as error:
+            wrong.append(str(error))
+    wanted = assets()
     for name, lesson in lessons.items():
         wanted[f"{name}.html"] = deck(lesson).encode()
         wanted[f"{name}.sheet.html"] = sheet(lesson, name).encode()
-    for part in ("reveal", "mathjax"):
-        for source in (fetch_assets.VENDOR / part).rglob("*"):
-            if source.is_file():
-                relative = source.relative_to(fetch_assets.VENDOR).as_posix()
-                wanted[f"vendor/{relative}"] = source.read_bytes()
     if not paths:
         wanted["index.html"] = index(lessons).encode()
         for old in [path for path in target.rglob("*") if path.is_file()]:
@@ -274,6 +285,8 @@ def build(paths: list[Path] | None = None, target: Path = BUILD) -> list[Path]:
                 old.unlink()
     for name, content in wanted.items():
         put(target / name, content)
+    if wrong:
+        raise LessonError("\n".join(wrong))
     return [target / f"{name}.html" for name in lessons]
 
 
@@ -285,7 +298,7 @@ def main() -> int:
     try:
         decks = build(options.lessons, options.output.resolve())
     except (LessonError, fetch_assets.AssetError) as error:
-        print(f"The slides were not built: {error}", file=sys.stderr)
+        print(f"Not all slides were built:\n{error}", file=sys.stderr)
         return 1
     shown = decks[0].parent / "index.html" if not options.lessons else decks[0]
     shown = shown.relative_to(Path.cwd()) if shown.is_relative_to(Path.cwd()) else shown

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import base64
+import inspect
 import re
 import sys
 import textwrap
@@ -197,6 +198,9 @@ class Renderer:
         while lines and (option := OPTION.fullmatch(lines[0].strip())):
             settings[option[1]] = option[2]
             lines.pop(0)
+        unknown = set(settings) - set(inspect.signature(handler).parameters)
+        if unknown:
+            raise LessonError(f"{{{name}}} knows no :{unknown.pop()}:")
         return handler(argument, "\n".join(lines), **settings)
 
     def _code(self, source: str) -> str:
@@ -208,6 +212,12 @@ class Renderer:
     def _output(self, text: str) -> str:
         text = text.rstrip()
         return f'<pre class="output" style="{self._font_size(text)}">{escape(text)}</pre>\n'
+
+    def _later(self, kind: str, body: str) -> str:
+        """Return what appears with the next key; with a figure in it, it fills the slide."""
+        html = self.html(body)
+        fill = " fill" if "<figure>" in html else ""
+        return f'<div class="{kind}fragment{fill}">{html}</div>\n'
 
     def _font_size(self, text: str) -> str:
         lines = text.splitlines() or [""]
@@ -234,20 +244,26 @@ class Renderer:
     def _directive_notebook_code(self, argument: str, body: str, only: str | None = None) -> str:
         return self._code(code_of(find_cell(argument or self.notebook, body), only))
 
-    def _directive_notebook_output(self, argument: str, body: str, wrap: str | None = None) -> str:
-        text = text_output(find_cell(argument or self.notebook, body))
+    def _directive_notebook_output(
+        self, argument: str, body: str, first: str | None = None, wrap: str | None = None
+    ) -> str:
+        lines = text_output(find_cell(argument or self.notebook, body)).splitlines()
+        if first is not None:
+            if not (first.isdigit() and 0 < int(first) <= len(lines)):
+                raise LessonError(f":first: {first} of {len(lines)} lines")
+            lines = lines[: int(first)]
         if wrap is not None:
-            text = "\n".join(textwrap.fill(line, WRAPPED_LINE) for line in text.splitlines())
-        return self._output(text)
+            lines = [textwrap.fill(line, WRAPPED_LINE) for line in lines]
+        return self._output("\n".join(lines))
 
     def _directive_question(self, argument: str, body: str) -> str:
         return f'<div class="question">{self.html(body)}</div>\n'
 
     def _directive_answer(self, argument: str, body: str) -> str:
-        return f'<div class="answer fragment">{self.html(body)}</div>\n'
+        return self._later("answer ", body)
 
     def _directive_step(self, argument: str, body: str) -> str:
-        return f'<div class="fragment">{self.html(body)}</div>\n'
+        return self._later("", body)
 
     def _directive_aside(self, argument: str, body: str) -> str:
         return f'<div class="small">{self.html(body)}</div>\n'

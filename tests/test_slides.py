@@ -206,6 +206,7 @@ def test_code_and_output_of_a_cell():
     whole = re.sub(r"<[^>]+>", "", render("```{notebook-code} 99_sums\ndef add(\n```"))
     assert whole.strip().endswith("print(add(1, 2))")
     assert ">3 &lt;</pre>" in render("```{notebook-output}\ndef add(\n```")
+    assert ">3 &lt;</pre>" in render("```{notebook-output}\n:first: 1\n:wrap:\ndef add(\n```")
     assert ">8</pre>" in render("```{notebook-output}\ndouble(4)\n```")
 
 
@@ -227,6 +228,8 @@ def test_columns_questions_and_answers():
     assert '<div class="question"><p>b</p>' in html
     assert '<div class="answer fragment"><p>yes</p>' in render(":::{answer}\nyes\n:::")
     assert '<div class="fragment">' in render(":::{step}\nlater\n:::")
+    figure = render(":::{step}\n```{notebook-figure}\nBars\n```\n:::")
+    assert '<div class="fragment fill"><figure>' in figure
 
 
 @pytest.mark.parametrize(
@@ -239,6 +242,8 @@ def test_columns_questions_and_answers():
         ("```{notebook-code}\nsame = 1\n```", "2 code cells"),
         ("```{notebook-code}\n:only: triple\ndef add(\n```", "defines no 'triple'"),
         ("```{notebook-output}\nx = 1\n```", "printed nothing"),
+        ("```{notebook-output}\n:first: 2\ndouble(4)\n```", ":first: 2 of 1 lines"),
+        ("```{notebook-output}\n:last: 2\ndouble(4)\n```", "{notebook-output} knows no :last:"),
         ("```{figure} a.png\n```", "unknown directive {figure}; known: "),
         ("{ref}`a`", "unknown role {ref}"),
         ("::::{columns} 1 1 1\na\n\n+++\n\nb\n::::", "2 columns"),
@@ -322,5 +327,12 @@ def test_the_command_prints_an_error_in_a_sentence(lessons, monkeypatch, capsys)
     monkeypatch.setattr(sys, "argv", ["build_slides.py", "--output", str(lessons / "_build")])
     assert build_slides.main() == 1
     error = capsys.readouterr().err
-    assert error.startswith("The slides were not built: 99_sums.md: it should begin with")
-    assert not (lessons / "_build").exists()
+    assert error.startswith("Not all slides were built:\n99_sums.md: it should begin with")
+
+
+def test_a_wrong_lecture_does_not_keep_the_others_from_being_built(lessons):
+    (lessons / "98_wrong.md").write_text("no front matter")
+    with pytest.raises(LessonError, match=r"98_wrong\.md"):
+        build_slides.build(target=lessons / "_build")
+    assert (lessons / "_build" / "99_sums.html").exists()
+    assert not (lessons / "_build" / "98_wrong.html").exists()

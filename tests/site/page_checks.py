@@ -23,7 +23,7 @@ from playwright.sync_api import (
 # The html-manager's JSON validator says this of its own schema; nothing a page can mend.
 HARMLESS = re.compile(r"strict mode: use allowUnionTypes")
 
-READY = """async () => {
+READY = """async (patience) => {
   if (window.MathJax && MathJax.startup) await MathJax.startup.promise;
   for (const details of document.querySelectorAll("details")) details.open = true;
   // Pass every part of the page before the window, as a reader does, for what loads then.
@@ -36,7 +36,8 @@ READY = """async () => {
     [...document.querySelectorAll("pre.mermaid")].every((d) => d.querySelector("svg")) &&
     [...document.querySelectorAll("script[type='application/vnd.jupyter.widget-view+json']")]
       .every((v) => v.parentElement.querySelector(".widget-subarea > *"));
-  for (let i = 0; i < 80 && !drawn(); i++) await new Promise((next) => setTimeout(next, 100));
+  const end = Date.now() + patience;
+  while (!drawn() && Date.now() < end) await new Promise((next) => setTimeout(next, 50));
   await Promise.all([...document.images].map((image) => image.decode().catch(() => 0)));
 }"""
 
@@ -52,7 +53,7 @@ MATH = """() => {
     const parent = walker.currentNode.parentElement;
     if (parent.closest("pre, code, script, style, mjx-container, .math")) continue;
     const raw = walker.currentNode.data.match(
-      /\\\\[([]|\\$[^$\\n]*[\\\\^_{][^$\\n]*\\$|\\\\(frac|sum|mathbf|text|sqrt)\\b/
+      /\\\\[([]|\\$[^$\\n]*[\\\\^_{][^$\\n]*\\$|\\$[A-Za-z0-9]{1,3}\\$|\\\\(frac|sum|mathbf|text|sqrt)\\b/
     );
     if (raw) found.push("raw TeX in the text: " + walker.currentNode.data.trim().slice(0, 80));
   }
@@ -67,10 +68,9 @@ PICTURES = """() => {
     if (!(image.alt || "").trim()) found.push("no alternative text: " + name);
   }
   for (const svg of document.querySelectorAll("main svg")) {
-    if (svg.closest("pre.mermaid, mjx-container, button, [aria-hidden='true'], .cell_output, a, svg svg"))
-      continue;
-    if (svg.getAttribute("aria-hidden") === "true" || svg.classList.contains("svg-inline--fa"))
-      continue;
+    // Diagrams have a check of their own; icons and what typesets formulas are no pictures.
+    if (svg.closest("pre.mermaid, mjx-container, button, a, [aria-hidden], svg svg")) continue;
+    if (svg.closest(".cell_output") || svg.classList.contains("svg-inline--fa")) continue;
     if (!svg.getAttribute("aria-label") && !svg.getAttribute("aria-labelledby"))
       found.push("no alternative text: a drawing in " + svg.parentElement.className);
   }
@@ -96,6 +96,39 @@ WIDGETS = """() => {
   return [...views]
     .filter((view) => !view.parentElement.querySelector(".widget-subarea > *"))
     .map((view) => "not shown: " + view.textContent.trim().slice(0, 80));
+}"""
+
+CONTRAST = """() => {
+  const numbers = (colour) => (colour.match(/^rgba?\\(([^)]*)\\)/) || ["", ""])[1]
+    .split(/[ ,/]+/).filter(Boolean).map(Number);
+  const light = (rgb) => {
+    const [r, g, b] = rgb.slice(0, 3).map((c) => c / 255)
+      .map((c) => (c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const ground = (element) => {
+    for (let e = element; e; e = e.parentElement) {
+      const rgb = numbers(getComputedStyle(e).backgroundColor);
+      if (rgb.length === 3 || rgb[3] === 1) return rgb;
+      if (rgb.length === 4 && rgb[3] > 0) return null;  // half transparent: not judged
+    }
+    return [255, 255, 255];
+  };
+  const found = new Set();
+  const walker = document.createTreeWalker(document.querySelector("main") || document.body, 4);
+  while (walker.nextNode()) {
+    const element = walker.currentNode.parentElement;
+    if (!walker.currentNode.data.trim() || element.closest("svg, script, style")) continue;
+    if (!element.getClientRects().length) continue;
+    const ink = numbers(getComputedStyle(element).color), paper = ground(element);
+    if (ink.length < 3 || (ink.length === 4 && ink[3] < 1) || !paper) continue;
+    const [low, high] = [light(ink), light(paper)].sort((a, b) => a - b);
+    const ratio = (high + 0.05) / (low + 0.05);
+    if (ratio < 4.5)
+      found.add(`contrast ${ratio.toFixed(1)}, ink ${ink} on ${paper}: ` +
+        `<${element.tagName.toLowerCase()} class="${element.className}">`);
+  }
+  return [...found];
 }"""
 
 WIDTH = """() => {
@@ -170,9 +203,12 @@ class Visit:
         if request.url not in self.outside_requests:
             self.failed_requests.append(f"{request.url}: {request.failure}")
 
-    def settle(self) -> None:
-        """Pass the whole page before the window and wait until all that shows late has shown."""
-        self.page.evaluate(READY)
+    def settle(self, seconds: float = 60) -> None:
+        """Pass the whole page before the window and wait until all that shows late has shown.
+
+        At most so many seconds: what has not shown by then is for the checks to report.
+        """
+        self.page.evaluate(READY, 1000 * seconds)
 
     def complaints(self) -> list[str]:
         """Return what the browser reported."""
@@ -198,6 +234,10 @@ class Visit:
         """Return saved widgets that do not show."""
         return self.page.evaluate(WIDGETS)
 
+    def contrast(self) -> list[str]:
+        """Return what is hard to read on its ground: WCAG 2's ratio under 4.5."""
+        return self.page.evaluate(CONTRAST)
+
     def widths(self) -> list[str]:
         """Return at which widths the page scrolls sideways: phone, tablet, desk, both themes."""
         found = []
@@ -215,11 +255,14 @@ class _Links(HTMLParser):
         super().__init__()
         self.links: list[str] = []
         self.ids: set[str] = set()
+        self.alts: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         for name, value in attrs:
             if name in ("href", "src") and value is not None and tag != "base":
                 self.links.append(value)
+            if name == "alt" and tag == "img":
+                self.alts.append(value or "")
             if (name == "id" or (name == "name" and tag == "a")) and value:
                 self.ids.add(value)
 
@@ -243,9 +286,10 @@ def broken_links(site: Path) -> list[str]:
             target = (path.parent / unquote(url.path)).resolve() if url.path else path
             if not target.is_file():
                 found.append(f"{name}: {link}: no such file")
-            elif url.fragment and target in parsed:
-                if unquote(url.fragment) not in parsed[target].ids:
-                    found.append(f"{name}: {link}: no such place in that page")
+                continue
+            ids = parsed[target].ids if target in parsed else {unquote(url.fragment)}
+            if url.fragment and unquote(url.fragment) not in ids:
+                found.append(f"{name}: {link}: no such place in that page")
     return found
 
 
@@ -265,6 +309,12 @@ def loads_from_outside(path: Path) -> list[str]:
 
 
 # ------------------------------------------------------------------------------- sources
+def citations(markdown: str) -> list[str]:
+    """Return the keys that a text cites, in order."""
+    found = re.findall(r"\{cite:\w+\}`([^`]+)`", markdown)
+    return [key.strip() for keys in found for key in keys.split(",")]
+
+
 def has_math(markdown: str) -> bool:
     """Tell whether a text holds TeX between dollars, outside of code."""
     plain = re.sub(r"```.*?```|`[^`\n]*`", "", markdown, flags=re.DOTALL)

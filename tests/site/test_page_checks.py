@@ -19,7 +19,7 @@ def look(open_page, tmp_path):
         page = tmp_path / "page.html"
         page.write_text(GOOD.replace("{}", extra), encoding="utf-8")
         visit = open_page(page.as_uri())
-        visit.settle()
+        visit.settle(seconds=1)
         return visit
 
     return look
@@ -27,7 +27,14 @@ def look(open_page, tmp_path):
 
 def test_a_good_page_passes(look, tmp_path):
     visit = look()
-    parts = (visit.math, visit.pictures, visit.diagrams, visit.widgets, visit.widths)
+    parts = (
+        visit.math,
+        visit.pictures,
+        visit.diagrams,
+        visit.widgets,
+        visit.contrast,
+        visit.widths,
+    )
     assert [complaint for part in (*parts, visit.complaints) for complaint in part()] == []
     assert page_checks.broken_links(tmp_path) == []
     assert page_checks.loads_from_outside(tmp_path / "page.html") == []
@@ -55,6 +62,7 @@ def test_what_the_browser_reports_is_found(look, extra, said):
         (r"<p>where \(x_t\) is</p>", "raw TeX"),
         (r"<p>where $x_t \in V$ is</p>", "raw TeX"),
         (r"<p>a \frac lost</p>", "raw TeX"),
+        (r"<p>where $d$ is</p>", "raw TeX"),
         (
             "<span class='math notranslate'><mjx-container><mjx-merror data-mjx-error='Undefined'>"
             "</mjx-merror></mjx-container></span>",
@@ -104,8 +112,20 @@ def test_a_widget_that_does_not_show_is_found(look):
 
 def test_a_page_that_scrolls_sideways_is_found(look):
     complaints = look("<div style='width: 700px'>wide</div>").widths()
-    assert len(complaints) == 2  # at 360 pixels, in both themes, and not at 1440
-    assert all("700" in complaint or "7" in complaint for complaint in complaints)
+    assert len(complaints) == 2  # at 360 pixels, in both themes, and not at 768 and 1440
+    assert all("in a window of 360" in complaint for complaint in complaints)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        "<p style='color: #999'>pale</p>",
+        "<div style='background: #111'><p style='color: #222'>dark on dark</p></div>",
+        "<p><a href='#top' style='color: rgb(255, 255, 0)'>a link</a></p>",
+    ],
+)
+def test_text_that_is_hard_to_read_is_found(look, extra):
+    assert len(look(extra).contrast()) == 1
 
 
 @pytest.mark.parametrize(
@@ -120,6 +140,11 @@ def test_a_page_that_scrolls_sideways_is_found(look):
 def test_broken_links_are_found(tmp_path, link, said):
     (tmp_path / "page.html").write_text(GOOD.replace("{}", f"<a href='{link}'>x</a>"))
     assert any(said in complaint for complaint in page_checks.broken_links(tmp_path))
+
+
+def test_citations_are_counted():
+    text = "As {cite:t}`a2017` and others {cite:p}`b, c` say, `[a]`."
+    assert page_checks.citations(text) == ["a2017", "b", "c"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,316 @@
+"""What the website is built from: its contents, the pieces made from data, and clear refusals."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "book")]
+
+import build_book  # noqa: E402
+import fetch_assets  # noqa: E402
+import generate  # noqa: E402
+
+PLAN = yaml.safe_load((ROOT / "book" / "chapters.yml").read_text(encoding="utf-8"))
+CHAPTERS = [chapter for part in PLAN for chapter in part["chapters"]]
+
+
+@pytest.fixture
+def course(tmp_path, monkeypatch):
+    """A small course in a folder of its own; returns a function that writes a notebook there."""
+    book = tmp_path / "book"
+    book.mkdir()
+    toc = {
+        "format": "jb-book",
+        "root": "intro",
+        "parts": [
+            {"caption": "One", "chapters": [{"glob": "notebooks/0[1-3]_*"}]},
+            {"caption": "Two", "chapters": [{"glob": "notebooks/0[4-8]_*"}]},
+            {"caption": "Solutions", "chapters": [{"glob": "notebooks/solutions/*"}]},
+            {"caption": "Reference", "chapters": [{"file": "notation"}]},
+        ],
+    }
+    (book / "_toc.yml").write_text(yaml.safe_dump(toc, sort_keys=False))
+    (book / "chapters.yml").write_text((ROOT / "book" / "chapters.yml").read_text())
+    for name in ("intro", "notation"):
+        (book / f"{name}.md").write_text(f"# {name}\n")
+    for module, name, value in (
+        (build_book, "ROOT", tmp_path),
+        (build_book, "BOOK", book),
+        (build_book, "BUILD", book / "_build"),
+        (build_book.notebook_tool, "NOTEBOOKS", tmp_path / "notebooks"),
+    ):
+        monkeypatch.setattr(module, name, value)
+
+    def write(name, *cells):
+        path = tmp_path / "notebooks" / f"{name}.ipynb"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(new_notebook(cells=list(cells) or [new_markdown_cell("# Title")]), path)
+        return path
+
+    return write
+
+
+# ------------------------------------------------------------------------------- contents
+def test_patterns_take_in_what_is_there_in_order(course):
+    for name in ("02_tokens", "01_language_models", "solutions/01_language_models"):
+        course(name)
+    assert build_book.pages() == [
+        "intro",
+        "notebooks/01_language_models",
+        "notebooks/02_tokens",
+        "notebooks/solutions/01_language_models",
+        "notation",
+    ]
+    captions = [part["caption"] for part in build_book.contents()["parts"]]
+    assert captions == ["One", "Solutions", "Reference"]  # nothing of part two is there yet
+
+
+def test_no_pattern_is_left_in_the_contents(course):
+    course("04_attention")
+    assert "glob" not in yaml.safe_dump(build_book.contents())
+
+
+def test_a_listed_page_that_is_missing_is_named(course):
+    (build_book.BOOK / "notation.md").unlink()
+    with pytest.raises(build_book.BuildError, match=r"lists notation, and there is no such file"):
+        build_book.check_contents()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("21_more", "21_more.ipynb is matched by nothing in book/_toc.yml"),
+        ("draft", "draft.ipynb is matched by nothing"),
+        ("02_tokenizers", "02_tokenizers.ipynb is no chapter of book/chapters.yml"),
+        ("solutions/02_tokenizers", "solutions/02_tokenizers.ipynb is no chapter"),
+    ],
+)
+def test_a_notebook_without_a_place_is_refused(course, name, words):
+    course("01_language_models")
+    course(name)
+    with pytest.raises(build_book.BuildError, match=re.escape(words)):
+        build_book.check_contents()
+
+
+def test_a_page_that_two_patterns_match_is_refused(course):
+    course("01_language_models")
+    path = build_book.BOOK / "_toc.yml"
+    path.write_text(path.read_text().replace("0[4-8]", "01"))
+    with pytest.raises(build_book.BuildError, match="takes in notebooks/01_language_models twice"):
+        build_book.check_contents()
+
+
+def test_the_courses_own_contents_are_in_order():
+    build_book.check_contents()
+    pages = build_book.pages()
+    assert pages[:2] == ["intro", "notebooks/00_start_here"]
+    chapters = [page for page in pages if re.match(r"notebooks/\d", page)]
+    assert chapters == sorted(chapters)
+
+
+def test_the_parts_of_the_contents_are_those_of_the_plan(tmp_path, monkeypatch):
+    """With all chapters there, each would stand in the part that the map puts it in."""
+    (tmp_path / "notebooks").mkdir()
+    for chapter in CHAPTERS:
+        (tmp_path / f"{generate.page_of(chapter)}.ipynb").touch()
+    monkeypatch.setattr(build_book, "ROOT", tmp_path)
+    listed = {
+        part["caption"]: [chapter["file"] for chapter in part["chapters"]]
+        for part in build_book.contents()["parts"]
+    }
+    for part in PLAN:
+        assert listed[part["part"]] == [generate.page_of(each) for each in part["chapters"]]
+
+
+# ------------------------------------------------------------------------------- the map
+def test_the_plan_is_numbered_and_builds_on_what_came_before():
+    assert [chapter["number"] for chapter in CHAPTERS] == list(range(1, 21))
+    for chapter in CHAPTERS:
+        assert chapter["file"].startswith(f"{chapter['number']:02d}_")
+        assert all(1 <= needed < chapter["number"] for needed in chapter["needs"])
+
+
+@pytest.mark.parametrize("ready", [[], [4], [1, 4, 20], list(range(1, 21))])
+def test_the_map_links_the_pages_that_exist_and_no_other(ready):
+    pages = ["intro", *(generate.page_of(CHAPTERS[number - 1]) for number in ready)]
+    drawing, _, listed = generate.concept_map(PLAN, pages).partition('<dl class="concept-list">')
+    for html in (drawing, listed):  # on a wide window, and on a phone
+        links = re.findall(r'href="([^"#]+)\.html"', html)
+        assert links == pages[1:]
+        assert html.count('class="planned"') == 20 - len(ready)
+    arrows = drawing.partition('<g class="needs">')[2].partition("</g>")[0]
+    assert arrows.count("<path") == sum(len(each["needs"]) for each in CHAPTERS)
+
+
+def test_the_map_escapes_what_the_plan_says():
+    chapter = {"number": 1, "file": "01_a", "short": "A & <b>", "needs": []}
+    html = generate.concept_map(
+        [{"part": "Part I: P & Q", "about": "<x>", "chapters": [chapter]}], []
+    )
+    assert "<b>" not in html and "<x>" not in html
+    assert "A &amp; &lt;b&gt;" in html and "P &amp; Q" in html
+
+
+def test_the_status_counts_what_can_be_read():
+    pages = [generate.page_of(chapter) for chapter in CHAPTERS]
+    assert "Of 20 chapters, 3 can be read now" in generate.status(PLAN, pages[:3])
+    assert generate.status(PLAN, pages) == "All 20 chapters are here.\n"
+
+
+def test_the_first_pages_picture_shows_weights_that_add_up():
+    data = json.loads((ROOT / "book" / "attention.json").read_text(encoding="utf-8"))
+    size = len(data["tokens"])
+    assert [len(row) for row in data["weights"]] == [size] * size
+    assert all(abs(sum(row) - 1) < 0.01 for row in data["weights"])
+    html = generate.attention_figure(data)
+    assert html.count('class="query chosen"') == 1
+    assert data["alt"] in html
+
+
+# ------------------------------------------------------------------------------- measurements
+GOOD = {
+    "title": "Speed",
+    "command": "make bench",
+    "date": "2026-01-01",
+    "machine": {"cpu": "two cores"},
+    "columns": ["what", "seconds"],
+    "rows": [["ours", 1.5], ["a | b", 2]],
+    "notes": ["One note."],
+}
+
+
+def written(tmp_path, **changes):
+    path = tmp_path / "speed.json"
+    data = {key: value for key, value in {**GOOD, **changes}.items() if value is not None}
+    path.write_text(json.dumps(data))
+    return path
+
+
+def test_measurements_become_tables(tmp_path):
+    text = generate.measurements([written(tmp_path)])
+    assert "## Speed" in text and "`make bench`" in text and "cpu two cores" in text
+    assert "| what | seconds |\n| --- | --- |\n| ours | 1.5 |" in text
+    assert r"a \| b" in text  # stays within its cell
+    assert "One note." in text
+
+
+def test_a_page_without_measurements_says_how_to_get_some():
+    assert "make bench" in generate.measurements([])
+
+
+@pytest.mark.parametrize("field", ["title", "command", "date", "machine", "columns", "rows"])
+def test_a_measurement_that_lacks_a_field_is_named(tmp_path, field):
+    with pytest.raises(ValueError, match=rf"speed.json lacks \['{field}'\]"):
+        generate.measurements([written(tmp_path, **{field: None})])
+
+
+def test_a_measurement_with_a_short_row_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"speed.json has rows of another length"):
+        generate.measurements([written(tmp_path, rows=[["ours"]])])
+
+
+# ------------------------------------------------------------------------------- execution
+def test_a_broken_notebook_is_named_with_its_cell(course):
+    pytest.importorskip("jupyter_cache")
+    path = course(
+        "01_language_models",
+        new_markdown_cell("# Title"),
+        new_code_cell("x = 1"),
+        new_code_cell("y = x / 0\nprint(y)"),
+        new_code_cell("never = True"),
+    )
+    with pytest.raises(build_book.BuildError) as caught:
+        build_book.executed(path)
+    said = str(caught.value)
+    assert "notebooks/01_language_models.ipynb fails in code cell 2" in said
+    assert "'y = x / 0'" in said and "ZeroDivisionError" in said
+    assert "\x1b" not in said  # no colour codes
+
+
+def test_the_failing_cell_is_not_one_that_is_meant_to_fail():
+    wrong = new_output("error", ename="ValueError", evalue="", traceback=[])
+    meant = new_code_cell("raise ValueError", outputs=[wrong])
+    meant.metadata["tags"] = ["raises-exception"]
+    broken = new_code_cell("1 / 0", outputs=[wrong])
+    notebook = new_notebook(cells=[new_markdown_cell("# A"), meant, new_code_cell("x"), broken])
+    assert build_book.failing_cell(notebook) == (3, broken)
+
+
+def test_a_run_is_found_again_until_the_package_changes(course, tmp_path):
+    course("01_language_models")
+    (tmp_path / "utils").mkdir()
+    module = tmp_path / "utils" / "a.py"
+    module.write_text("x = 1\n")
+    before = build_book.cache_folder()
+    assert build_book.cache_folder() == before
+    module.write_text("x = 2\n")
+    assert build_book.cache_folder() != before
+
+
+def test_staging_leaves_nothing_of_an_earlier_build(course, tmp_path, monkeypatch):
+    monkeypatch.setattr(generate, "pieces", lambda pages: {"status.md": "two\n"})
+    (build_book.BOOK / "references.bib").write_text("")
+    course("01_language_models")
+    target = tmp_path / "staged"
+    build_book.put(target / "notebooks" / "09_gone.ipynb", "old")
+    build_book.put(target / "_generated" / "status.md", "one\n")
+    build_book.stage(target, execute=False)
+    files = {path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file()}
+    assert files == {
+        "_generated/status.md",
+        "_toc.yml",
+        "intro.md",
+        "notation.md",
+        "notebooks/01_language_models.ipynb",
+        "references.bib",
+    }
+    assert (target / "_generated" / "status.md").read_text() == "two\n"
+
+
+def test_a_file_that_has_not_changed_is_not_written_again(tmp_path):
+    path = tmp_path / "a" / "b.txt"
+    build_book.put(path, "text")
+    before = path.stat().st_mtime_ns
+    build_book.put(path, b"text")
+    assert path.stat().st_mtime_ns == before
+
+
+# ------------------------------------------------------------------------------- assets
+def test_a_damaged_package_is_not_taken(tmp_path, monkeypatch):
+    monkeypatch.setattr(fetch_assets, "CACHE", tmp_path)
+    integrity = fetch_assets.integrity_of(b"good")
+    path = fetch_assets.cached("@scope/name", "1.0")
+    assert path.parent == tmp_path  # a scope is no folder
+    assert not fetch_assets.is_good("@scope/name", "1.0", integrity)
+    path.write_bytes(b"bad")
+    assert not fetch_assets.is_good("@scope/name", "1.0", integrity)
+    path.write_bytes(b"good")
+    assert fetch_assets.is_good("@scope/name", "1.0", integrity)
+
+
+def test_without_a_network_and_a_cache_the_message_says_what_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setattr(fetch_assets, "CACHE", tmp_path)
+    monkeypatch.setattr(fetch_assets, "VENDOR", tmp_path / "vendor")
+    with pytest.raises(fetch_assets.AssetError, match=r"mathjax.*with a network"):
+        fetch_assets.fetch(offline=True)
+
+
+def test_every_package_is_pinned_with_its_checksum():
+    for _, _, version, integrity, files in fetch_assets.PACKAGES:
+        assert re.fullmatch(r"\d+\.\d+\.\d+", version)
+        assert re.fullmatch(r"sha512-[A-Za-z0-9+/]{86}==", integrity)
+        assert files
+
+
+# ------------------------------------------------------------------------------- the README
+def test_the_pictures_of_the_readme_are_there():
+    for alt, path in re.findall(r"!\[([^\]]*)\]\(([^)]+)\)", (ROOT / "README.md").read_text()):
+        assert len(alt.split()) > 3
+        assert (ROOT / path).is_file()
