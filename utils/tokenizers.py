@@ -2,7 +2,7 @@
 
 All tokenizers have `encode(text)`, which returns a list of ids, `decode(ids)`, `tokens(text)` to
 look at, `vocab_size`, `train(...)`, and `save`/`load` of plain JSON. Byte-level BPE is in
-`utils.bpe` and WordPiece in `utils.wordpiece`; both can be imported from here.
+`utils.bpe`, WordPiece in `utils.wordpiece`, what they share in `utils.merges`; import it from here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from utils.bpe import ByteLevelBPE, byte_to_unicode, learn_merges, merge_pair, split_words
+from utils.bpe import ByteLevelBPE
+from utils.merges import byte_to_unicode, learn_merges, merge_pair, split_words
 from utils.wordpiece import BERT_SPECIAL_TOKENS, WordPiece, basic_words
 
 __all__ = [

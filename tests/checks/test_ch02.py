@@ -279,7 +279,7 @@ WRONG = [
     ("utf8_bytes", no_mark, "start with the bits 10"),
     ("utf8_bytes", wrong_lead, "first byte is wrong"),
     ("utf8_bytes", lambda code: utf8_shifts(code)[:3], "another number of bytes"),
-    ("utf8_bytes", lambda code: chr(code), "should be a list"),
+    ("utf8_bytes", chr, "should be a list"),
     (
         "weighted_pair_counts",
         lambda words: pairs_counter(dict.fromkeys(words, 1)),

@@ -52,7 +52,7 @@ def utf8_bytes(student: Student, rng: np.random.Generator) -> None:
         if len(got) != len(expected):
             wrong(f"{name} needs another number of bytes than {len(got)}: compare the ranges")
         if any(not 0 <= byte < 256 for byte in got):
-            wrong(f"{name}: {[b for b in got if not 0 <= b < 256][0]} is not a byte (0 to 255)")
+            wrong(f"{name}: {next(b for b in got if not 0 <= b < 256)} is not a byte (0 to 255)")
         if got == expected[:1] + expected[:0:-1]:
             wrong(f"{name}: the continuation bytes are in reverse order; high bits come first")
         if got[0] != expected[0]:
@@ -73,12 +73,7 @@ def weighted_pair_counts(student: Student, rng: np.random.Generator) -> None:
             word = tuple(rng.integers(0, 3, size=int(rng.integers(1, 7))).tolist())
             words[word] = int(rng.integers(2, 9))
         words[(1, 1, 1, 1)] = 3
-        answer = student(words)
-        if answer is None:
-            wrong("your function returned None: does it end with a `return`?")
-        if not isinstance(answer, dict):
-            wrong(f"the counts should be a dictionary (a Counter is one), not {answer!r:.60}")
-        got = {key: value for key, value in answer.items() if value}
+        got = _as_counts(student(words))
         expected = _pair_counts(words)
         if got == expected:
             continue
@@ -104,6 +99,15 @@ def weighted_pair_counts(student: Student, rng: np.random.Generator) -> None:
             wrong("you count fewer pairs than there are: look at the ends of the words")
         pair = min(pair for pair in expected if got[pair] != expected[pair])
         wrong(f"for the words {words!r}, your count of {pair} is not right")
+
+
+def _as_counts(answer: Any) -> dict:
+    """Return the counts that are not zero, or say what was given instead of a dictionary."""
+    if answer is None:
+        wrong("your function returned None: does it end with a `return`?")
+    if not isinstance(answer, dict):
+        wrong(f"the counts should be a dictionary (a Counter is one), not {answer!r:.60}")
+    return {key: value for key, value in answer.items() if value}
 
 
 def _pair_counts(
