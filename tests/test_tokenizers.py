@@ -37,6 +37,7 @@ from utils.tokenizers import (
 # What this Python's Unicode does not know yet, the library's may: leave such characters out.
 KNOWN = st.characters(exclude_categories=("Cs", "Cn"))
 TEXTS = st.text(KNOWN) | st.text("ab '\n\t1½é字😀\u0301\x1c_\u2003stredvm", max_size=40)
+ALPHABET = byte_to_unicode()
 ODD_TEXTS = [
     "",
     " ",
@@ -69,7 +70,7 @@ def library_bpe(texts, vocab_size, split_digits=False, **options):
 
 
 def shown(token):
-    return "".join(byte_to_unicode()[byte] for byte in token)
+    return "".join(ALPHABET[byte] for byte in token)
 
 
 def assert_same_model(ours, theirs):

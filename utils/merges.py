@@ -27,7 +27,7 @@ def byte_to_unicode() -> dict[int, str]:
     of the bytes' ids.
     """
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in set(printable)]
+    others = sorted(set(range(256)) - set(printable))
     return {byte: chr(byte) for byte in printable} | {
         byte: chr(0x100 + place) for place, byte in enumerate(others)
     }

@@ -296,15 +296,28 @@ OUTSIDE = re.compile(
     r"""<(?:script|img|link|iframe|source|video|audio)\b[^>]*?\b(?:src|href)=["'](?:https?:)?//""",
     re.IGNORECASE,
 )
+SCRIPTS = re.compile(
+    r"<(?:script|style)\b[^>]*>(.*?)</(?:script|style)>", re.DOTALL | re.IGNORECASE
+)
+CSS_OUTSIDE = re.compile(r"""(?:@import\s+|url\()\s*["']?(?:https?:)?//[^)"']*""")
 FROM_CDN = re.compile(
     r"https?://(?:cdn\.|cdnjs\.|unpkg\.|fonts\.(?:googleapis|gstatic)\.)[^\s\"']*"
 )
 
 
 def loads_from_outside(path: Path) -> list[str]:
-    """Return what a page would load from another site, be it only on a click."""
+    """Return what a page, script or style sheet would load from another site, be it on a click.
+
+    A link that a reader may follow is no load, and neither is an address in the text.
+    """
     text = path.read_text(encoding="utf-8")
-    return [match.group() for match in (*OUTSIDE.finditer(text), *FROM_CDN.finditer(text))]
+    if path.suffix == ".css":
+        return [match.group() for match in CSS_OUTSIDE.finditer(text)]
+    scripts = text if path.suffix == ".js" else "\n".join(SCRIPTS.findall(text))
+    found = [match.group() for match in FROM_CDN.finditer(scripts)]
+    if path.suffix == ".html":
+        found += [match.group() for match in OUTSIDE.finditer(text)]
+    return found
 
 
 # ------------------------------------------------------------------------------- sources

@@ -153,11 +153,33 @@ def test_citations_are_counted():
         "<script src='https://example.org/a.js'></script>",
         '<link rel="stylesheet" href="//example.org/a.css">',
         "<script>const url = 'https://unpkg.com/thebe/lib/index.js'</script>",
+        "<img alt='a' src='https://example.org/a.png'>",
     ],
 )
 def test_loading_from_elsewhere_is_found(tmp_path, extra):
     (tmp_path / "page.html").write_text(GOOD.replace("{}", extra))
     assert page_checks.loads_from_outside(tmp_path / "page.html")
+
+
+def test_a_link_to_elsewhere_loads_nothing(tmp_path):
+    link = "<a href='https://cdn.example.org/a.pdf'>https://cdn.example.org/a.pdf</a>"
+    (tmp_path / "page.html").write_text(GOOD.replace("{}", link))
+    assert not page_checks.loads_from_outside(tmp_path / "page.html")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "loads"),
+    [
+        ("a.css", "@import 'https://example.org/a.css';", True),
+        ("a.css", "b { background: url(//example.org/a.png); }", True),
+        ("a.css", "/* https://example.org */ b { background: url(a.png); }", False),
+        ("a.js", "load('https://cdn.example.org/a.js')", True),
+        ("a.js", "// see https://example.org", False),
+    ],
+)
+def test_scripts_and_style_sheets_are_searched(tmp_path, name, text, loads):
+    (tmp_path / name).write_text(text)
+    assert bool(page_checks.loads_from_outside(tmp_path / name)) is loads
 
 
 @pytest.mark.parametrize(
