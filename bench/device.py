@@ -62,6 +62,7 @@ def measure(quick: bool = False) -> dict[str, Any]:
     torch.manual_seed(0)
     if device.type == "cpu":
         torch.set_num_threads(cores())
+    used = torch.get_num_threads()
     try:
         rows, notes = _measure(device, sizes(device.type, quick), quick=quick)
     finally:
@@ -69,6 +70,7 @@ def measure(quick: bool = False) -> dict[str, Any]:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     return {
         "name": f"device-{device.type}",
+        "machine": {"threads": str(used)},
         "title": f"One device: {name}",
         "columns": ["what", "unit", "float32", "bfloat16"],
         "rows": rows,

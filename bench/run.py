@@ -124,8 +124,7 @@ def run(name: str, *, quick: bool, command: str) -> dict[str, Any]:
     if load > BUSY:
         notes.append(
             f"The machine was busy: {load:.1f} processes per core wanted to run when this started. "
-            "Their time is not in the figures, but what they did to the caches is; trust the "
-            "ratios more than the times."
+            "Trust the ratios more than the times."
         )
     return result | {
         "notes": notes,

@@ -81,7 +81,6 @@ PACKAGES = [
             "dist/reset.css",
             "dist/reveal.css",
             "dist/reveal.js",
-            "dist/plugin/math.js",
             "dist/plugin/notes.js",
         ],
     ),

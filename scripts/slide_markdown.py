@@ -32,7 +32,9 @@ from notebooks import alts_of
 ROOT = Path(__file__).resolve().parent.parent
 LESSONS = ROOT / "lessons"
 SLIDE_WIDTH, COLUMN_GAP = 1152, 36  # pixels, of 1280: see lessons/theme/slides.css
+BOX_PADDING = 46  # pixels, both sides of a question's or an answer's box together
 SMALLEST_CODE = 17  # pixels
+LARGEST_CODE = {12: 24, 18: 20}  # pixels, for code of at most so many lines
 WRAPPED_LINE = 76  # characters
 
 
@@ -125,9 +127,9 @@ OPTION = re.compile(r":([\w-]+):\s*(.*)")
 
 
 def formula(text: str, options: dict[str, Any]) -> str:
+    """Return TeX between the delimiters that MathJax looks for; the plugin puts it in .math."""
     opening, closing = (r"\[", r"\]") if options["display_mode"] else (r"\(", r"\)")
-    tag = "div" if options["display_mode"] else "span"
-    return f'<{tag} class="math">{opening}{escape(text.strip())}{closing}</{tag}>'
+    return f"{opening}{escape(text.strip())}{closing}"
 
 
 class Renderer:
@@ -139,7 +141,7 @@ class Renderer:
         self.width = SLIDE_WIDTH  # of the column being rendered
         self.markdown = MarkdownIt("commonmark", {"html": False, "typographer": True})
         self.markdown.enable(["table", "smartquotes"])
-        self.markdown.use(dollarmath_plugin, renderer=self._formula, allow_digits=False)
+        self.markdown.use(dollarmath_plugin, renderer=formula, allow_digits=False)
         self.markdown.use(colon_fence_plugin).use(myst_role_plugin)
         self.markdown.renderer.rules |= {
             "fence": self._fence,
@@ -156,10 +158,6 @@ class Renderer:
     def inline(self, text: str) -> str:
         """Return the HTML of a line of Markdown, such as a heading."""
         return self.markdown.renderInline(text)
-
-    @staticmethod
-    def _formula(text: str, options: dict[str, Any]) -> str:
-        return formula(text, options)
 
     @staticmethod
     def _image(*_: Any) -> str:
@@ -213,16 +211,26 @@ class Renderer:
         text = text.rstrip()
         return f'<pre class="output" style="{self._font_size(text)}">{escape(text)}</pre>\n'
 
+    def _boxed(self, body: str) -> str:
+        """Return the HTML of what stands in a box, where there is a little less room."""
+        self.width -= BOX_PADDING
+        html = self.html(body)
+        self.width += BOX_PADDING
+        return html
+
     def _later(self, kind: str, body: str) -> str:
         """Return what appears with the next key; with a figure in it, it fills the slide."""
-        html = self.html(body)
+        html = self._boxed(body) if kind else self.html(body)
         fill = " fill" if "<figure>" in html else ""
         return f'<div class="{kind}fragment{fill}">{html}</div>\n'
 
     def _font_size(self, text: str) -> str:
         lines = text.splitlines() or [""]
         longest = max(map(len, lines))
-        size = min((self.width - 40) / (0.605 * max(longest, 1)), 24 if len(lines) <= 12 else 20)
+        tall = next(
+            (size for most, size in LARGEST_CODE.items() if len(lines) <= most), SMALLEST_CODE
+        )
+        size = min((self.width - 40) / (0.605 * max(longest, 1)), tall)
         if size < SMALLEST_CODE:
             raise LessonError(
                 f"a line of {longest} characters does not fit at a readable size: "
@@ -257,7 +265,7 @@ class Renderer:
         return self._output("\n".join(lines))
 
     def _directive_question(self, argument: str, body: str) -> str:
-        return f'<div class="question">{self.html(body)}</div>\n'
+        return f'<div class="question">{self._boxed(body)}</div>\n'
 
     def _directive_answer(self, argument: str, body: str) -> str:
         return self._later("answer ", body)

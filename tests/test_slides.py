@@ -123,8 +123,8 @@ def test_deck_escapes_and_keeps_notes(course):
     page = build_slides.deck(lesson(course, FRONT + PLAN + SLIDES))
     assert "<h1>Sums &amp; &lt;sums&gt;</h1>" in page
     assert "Text &amp; more" in page
-    assert r'<span class="math">\(a &lt; b\)</span>' in page
-    assert r'<div class="math">\[\sum_i x_i\]</div>' in page
+    assert r'<span class="math inline">\(a &lt; b\)</span>' in page
+    assert re.search(r'<div class="math block">\s*\\\[\\sum_i x_i\\\]\s*</div>', page)
     assert page.count('<aside class="notes">') == 4 == page.count("<section")
     assert page.count('data-timing="240"') == 3
     assert "{{" not in page and "http" not in page
@@ -215,6 +215,9 @@ def test_long_lines_shrink_wrap_or_are_refused():
         return int(re.search(r"font-size: (\d+)px", render(f"```text\n{text}\n```"))[1])
 
     assert size("x" * 20) > size("x" * 90) >= slide_markdown.SMALLEST_CODE
+    assert size("x\n" * 10) > size("x\n" * 15) > size("x\n" * 22)  # many lines shrink as well
+    boxed = render(":::{answer}\n```text\n" + "x" * 90 + "\n```\n:::")
+    assert f"font-size: {size('x' * 90)}px" not in boxed  # a box leaves less room
     with pytest.raises(LessonError, match="200 characters does not fit"):
         size("x" * 200)
     narrow = "::::{columns} 1 1\n```text\n" + "x" * 90 + "\n```\n\n+++\n\nb\n::::"

@@ -1,4 +1,7 @@
-"""Seeds, devices and progress bars: what every run of a model starts with."""
+"""Seeds, devices and progress bars: what every run of a model starts with.
+
+The loop itself is in `utils.training` and can be had from here: `from utils.train import train`.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,27 @@ import os
 import random
 import sys
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 if TYPE_CHECKING:
     import torch
 
+    from utils.training import History, TrainingDiverged, mean_loss, train
+
+__all__ = [
+    "History",
+    "TrainingDiverged",
+    "get_device",
+    "mean_loss",
+    "progress",
+    "seed_everything",
+    "train",
+]
+
 Item = TypeVar("Item")
+_FROM_TRAINING = {"History", "TrainingDiverged", "mean_loss", "train"}
 
 
 def seed_everything(seed: int = 0) -> np.random.Generator:
@@ -126,3 +142,12 @@ def progress(items: Iterable[Item], desc: str = "", total: int | None = None) ->
         file=sys.stderr,
         disable=os.environ.get("COURSE_PROGRESS") == "0",
     )
+
+
+def __getattr__(name: str) -> Any:
+    """Give the training loop, which needs torch, on first use (PEP 562)."""
+    if name not in _FROM_TRAINING:
+        raise AttributeError(f"module 'utils.train' has no attribute {name!r}")
+    from utils import training
+
+    return getattr(training, name)
