@@ -236,7 +236,7 @@ def test_other_architectures_are_refused(monkeypatch):
     with pytest.raises(ValueError, match="BertForMaskedLM cannot be converted"):
         bert.from_transformers(transformers.BertForMaskedLM(transformers.BertConfig(**small)))
     headless = transformers.BertModel(transformers.BertConfig(**small), add_pooling_layer=False)
-    with pytest.raises(ValueError, match="pooler.dense.weight.*is not there"):
+    with pytest.raises(ValueError, match=r"pooler\.dense\.weight.*is not there"):
         bert.from_transformers(headless)
 
 

@@ -147,7 +147,7 @@ def test_what_we_do_not_have_is_refused(changes, words):
 
 def test_another_kind_of_model_is_refused():
     with pytest.raises(ValueError, match="mistral"):
-        llama.LlamaConfig.from_transformers(transformers.MistralConfig(attention_bias=False))
+        llama.LlamaConfig.from_transformers(transformers.MistralConfig())
 
 
 # The cache
@@ -367,7 +367,7 @@ TEXTS = [
     "The capital of France is",
     "def fibonacci(n):\n    return",
     "北京是中国的首都。",
-    "To be, or not to be, that is the question: " * 3,
+    "To be, or not to be, that is the question",
 ]
 
 

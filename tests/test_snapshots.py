@@ -218,6 +218,14 @@ def test_failing_at_any_moment_leaves_the_earlier_snapshot(tmp_path, monkeypatch
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
+def test_the_old_file_is_replaced_and_never_written_into(tmp_path):
+    save_snapshot(tmp_path / "a", {"x": 1})
+    (tmp_path / "old").hardlink_to(tmp_path / "a")
+    save_snapshot(tmp_path / "a", {"x": 2})
+    assert load_snapshot(tmp_path / "old") == {"x": 1}
+    assert load_snapshot(tmp_path / "a") == {"x": 2}
+
+
 def test_what_a_killed_process_left_is_overwritten(tmp_path):
     (tmp_path / "a.tmp").write_bytes(b"half a snapshot")
     save_snapshot(tmp_path / "a", {"x": 1})

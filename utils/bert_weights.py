@@ -108,7 +108,8 @@ def to_transformers(model: Bert | BertForPreTraining) -> PreTrainedModel:
     import transformers
 
     config = model.config
-    theirs = getattr(transformers, "BertModel" if isinstance(model, Bert) else "BertForPreTraining")(
+    kind = transformers.BertModel if isinstance(model, Bert) else transformers.BertForPreTraining
+    theirs = kind(
         transformers.BertConfig(
             vocab_size=config.vocab_size,
             max_position_embeddings=config.context_length,

@@ -20,7 +20,7 @@ class History:
         How many updates have been made, those before a resumption included.
     losses, learning_rates, grad_norms : list of float
         The training loss (nats per target), the rate of the first group, and the length of the
-        gradient before clipping (inf where float16 overflowed and the update was left out).
+        gradient before clipping (inf or NaN where float16 overflowed and the update was left out).
     eval_steps : list of int
         After how many updates each evaluation was made.
     eval_losses : list of float

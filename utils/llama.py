@@ -91,9 +91,9 @@ class LlamaConfig:
         for name, value, known in (
             ("model_type", config.model_type, "llama"),
             ("rope_type", rope.get("rope_type", "default"), "default"),
-            ("hidden_act", config.hidden_act, "silu"),
-            ("attention_bias", config.attention_bias, False),
-            ("mlp_bias", config.mlp_bias, False),
+            ("hidden_act", getattr(config, "hidden_act", None), "silu"),
+            ("attention_bias", getattr(config, "attention_bias", False), False),
+            ("mlp_bias", getattr(config, "mlp_bias", False), False),
         ):
             if value != known:
                 raise ValueError(

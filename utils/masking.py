@@ -85,16 +85,16 @@ def mask_tokens(
     to_mask, to_random = shares
     if not 0 <= rate <= 1 or min(shares) < 0 or to_mask + to_random > 1 + 1e-9:
         raise ValueError(
-            f"rate={rate} and shares={shares} must be from 0 to 1, and the shares at most 1 together"
+            f"rate={rate} and shares={shares} must be from 0 to 1, the shares also together"
         )
+    ids = ids.astype(np.int64)
     ordinary = np.setdiff1d(np.arange(vocab_size), special_ids)
     if not ordinary.size:
         raise ValueError("every id of the vocabulary is special: there is no random token to draw")
     chosen = (rng.random(ids.shape) < rate) & ~np.isin(ids, special_ids)
     fate = rng.random(ids.shape)
     random_tokens = ordinary[rng.integers(ordinary.size, size=ids.shape)]
-    masked = ids.astype(np.int64)
-    masked = np.where(chosen & (fate < to_mask), mask_id, masked)
+    masked = np.where(chosen & (fate < to_mask), mask_id, ids)
     swapped = chosen & (fate >= to_mask) & (fate < to_mask + to_random)
     return np.where(swapped, random_tokens, masked), np.where(chosen, ids, IGNORE)
 
