@@ -122,7 +122,7 @@ RIGHT = {
     ],
     "llama_parameters": [params, params_loop],
     "swiglu_backward": [swiglu_right, swiglu_autograd],
-    "grouped_attention": [grouped_right, grouped_torch, grouped_einsum],
+    "grouped_query_attention": [grouped_right, grouped_torch, grouped_einsum],
     "pool_kv_heads": [pool_right, pool_loops],
 }
 
@@ -160,7 +160,7 @@ WRONG = {
         (lambda d, g, u: swiglu_right(d, g, u)[::-1], "other order"),
         (lambda d, g, u: swiglu_right(d, g, u)[0], "two things"),
     ],
-    "grouped_attention": [
+    "grouped_query_attention": [
         (lambda q, k, v: attend(q, k, v, tile), "goes round"),
         (lambda q, k, v: attend(q, k, v, first), "first head"),
         (lambda q, k, v: attend(q, k, v, repeat, causal=False), "see the future"),

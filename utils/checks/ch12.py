@@ -201,7 +201,7 @@ def _grouped(queries, keys, values, groups, *, causal=True, scale=True):
 
 
 @check()
-def grouped_attention(student: Student, rng: np.random.Generator) -> None:
+def grouped_query_attention(student: Student, rng: np.random.Generator) -> None:
     """Exercise 12.4: causal attention whose heads of queries share heads of keys and values."""
     for B, T, H, H_kv, D in ((2, 4, 6, 3, 4), (1, 5, 4, 1, 3), (2, 3, 3, 3, 2), (1, 4, 8, 2, 5)):
         queries = rng.normal(size=(B, H, T, D))
