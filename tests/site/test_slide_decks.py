@@ -121,7 +121,11 @@ def test_an_answer_waits_for_the_next_key(decks, open_page):
     answer = visit.page.locator("section.present .answer")
     assert answer.evaluate("(e) => getComputedStyle(e).visibility") == "hidden"
     visit.page.keyboard.press("ArrowRight")
-    assert answer.evaluate("(e) => getComputedStyle(e).visibility") == "visible"
+    visit.page.wait_for_function(  # it fades in
+        "() => getComputedStyle(document.querySelector('section.present .answer')).visibility"
+        " === 'visible'",
+        timeout=10_000,
+    )
 
 
 def test_speaker_view_has_the_notes_and_the_pace(decks, open_page):
