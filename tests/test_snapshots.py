@@ -202,7 +202,7 @@ def test_an_unwritable_place_is_told(tmp_path):
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-@pytest.mark.parametrize("moment", ["_to_disk", "save_file"])
+@pytest.mark.parametrize("moment", ["_to_disk", "to_bytes"])
 def test_failing_at_any_moment_leaves_the_earlier_snapshot(tmp_path, monkeypatch, error, moment):
     save_snapshot(tmp_path / "a", {"x": 1})
     real = getattr(snapshots, moment)

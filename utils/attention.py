@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from utils.autograd import sum_to_shape
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -262,9 +264,9 @@ def scaled_dot_product_attention_backward(
     grad_queries = grad_scores @ keys
     grad_keys = np.swapaxes(grad_scores, -1, -2) @ queries
     return (
-        _sum_to_shape(grad_queries, queries.shape),
-        _sum_to_shape(grad_keys, keys.shape),
-        _sum_to_shape(grad_values, values.shape),
+        sum_to_shape(grad_queries, queries.shape),
+        sum_to_shape(grad_keys, keys.shape),
+        sum_to_shape(grad_values, values.shape),
     )
 
 
@@ -386,11 +388,3 @@ def _check_mask(is_boolean: bool, mask: Any, scores: Any) -> None:
             f"{needed}; a padding mask of shape (B, T_k) needs an axis for the queries, "
             "mask[:, None, :]"
         )
-
-
-def _sum_to_shape(gradient: FloatArray, shape: tuple[int, ...]) -> FloatArray:
-    """Add up the gradient over the leading axes along which its array was broadcast."""
-    extra = gradient.ndim - len(shape)
-    gradient = gradient.sum(axis=tuple(range(extra)))
-    stretched = tuple(i for i, size in enumerate(shape) if size == 1 != gradient.shape[i])
-    return gradient.sum(axis=stretched, keepdims=True)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 FORMAT = "language-models-from-first-principles snapshot 1"
@@ -56,7 +56,9 @@ def save_snapshot(path: str | os.PathLike[str], state: Any) -> None:
     temporary = path.with_name(path.name + ".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, temporary, metadata=metadata)
+        # Not the library's save_file: it writes to a file of a random name first, and a process
+        # that is killed at that moment would leave one more of them each time.
+        temporary.write_bytes(to_bytes(tensors, metadata=metadata))
         _to_disk(temporary)
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
