@@ -4,21 +4,10 @@ from __future__ import annotations
 
 import math
 import tracemalloc
-from typing import Any
 
 import numpy as np
 
-from utils.checks.engine import Student, as_array, check, close, wrong
-
-
-def _reject_known(got: np.ndarray, candidates: dict[str, Any]) -> None:
-    """End the check with the message whose mistake gives exactly what the student got."""
-    for message, candidate in candidates.items():
-        mistaken = np.asarray(candidate)
-        if mistaken.shape == got.shape and np.allclose(
-            got.astype(float), mistaken.astype(float), rtol=1e-4, atol=1e-6, equal_nan=True
-        ):
-            wrong(message)
+from utils.checks.engine import Student, as_array, check, close, reject_known, wrong
 
 
 def _exp_ratio(scores: np.ndarray, axis: int = -1) -> np.ndarray:
@@ -37,7 +26,7 @@ def stable_softmax(student: Student, rng: np.random.Generator) -> None:
         if close(got, expected):
             continue
         sums = "one sum for the whole array; the weights should sum to 1 along `axis`"
-        _reject_known(
+        reject_known(
             got,
             {
                 "these are the exponentials; divide them by their sum": np.exp(scores),
@@ -101,7 +90,7 @@ def causal_padding_mask(student: Student, rng: np.random.Generator) -> None:
         key = (s < lengths[:, None, None]) & np.ones_like(expected)  # (B, T, T): the key is real
         query = key.swapaxes(1, 2)
         causal = (s <= t) & np.ones_like(expected)
-        _reject_known(
+        reject_known(
             got,
             {
                 "your mask says where a query may not look: True should mean 'may'": ~expected,
@@ -162,7 +151,7 @@ def masked_attention(student: Student, rng: np.random.Generator) -> None:
         if close(got, expected):
             continue
         over_queries = _attention(*args, axis=1)
-        _reject_known(
+        reject_known(
             got,
             {
                 "the scores are not divided by anything": _attention(*args, divisor=1),
@@ -291,7 +280,7 @@ def tempered_softmax_backward(student: Student, rng: np.random.Generator) -> Non
                 (g - p * g.sum(1, keepdims=True)) / temperature
             ),
         }
-        _reject_known(got, candidates)
+        reject_known(got, candidates)
         if not close(got.sum(1), np.zeros(rows), atol=1e-4):
             wrong(
                 "adding a constant to a row of z does not change its softmax, so each row of the "
@@ -313,7 +302,7 @@ def sliding_window_mask(student: Student, rng: np.random.Generator) -> None:
         if np.array_equal(got, expected):
             continue
         back = np.arange(seq_len)[:, None] - np.arange(seq_len)  # t - s
-        _reject_known(
+        reject_known(
             got,
             {
                 "your mask says where a query may not look: True should mean 'may'": ~expected,
@@ -412,7 +401,7 @@ def linear_attention(student: Student, rng: np.random.Generator) -> None:
                     softmax @ v / softmax.sum(1, keepdims=True)
                 ),
             }
-        _reject_known(got, candidates)
+        reject_known(got, candidates)
         if np.isnan(got).any():
             wrong(
                 "your output has NaN: do the sums have position t in them when you divide by them?"

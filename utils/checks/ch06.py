@@ -3,21 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
-from utils.checks.engine import Student, as_array, as_number, check, close, wrong
-
-
-def _reject_known(got: np.ndarray, candidates: dict[str, Any], atol: float = 1e-6) -> None:
-    """End the check with the message whose mistake gives exactly what the student got."""
-    for message, candidate in candidates.items():
-        mistaken = np.asarray(candidate)
-        if mistaken.shape == got.shape and np.allclose(
-            got.astype(float), mistaken.astype(float), rtol=1e-4, atol=atol, equal_nan=True
-        ):
-            wrong(message)
+from utils.checks.engine import Student, as_array, as_number, check, close, reject_known, wrong
 
 
 @check()
@@ -42,7 +31,7 @@ def split_into_heads(student: Student, rng: np.random.Generator) -> None:
             expected[:, h] = x[:, :, h * D : (h + 1) * D]
         if close(got, expected):
             continue
-        _reject_known(
+        reject_known(
             got,
             {
                 "the shape is right, but a head's row has numbers of the wrong token: one reshape "
@@ -126,7 +115,7 @@ def normalise_layer(student: Student, rng: np.random.Generator) -> None:
                 over.format("the positions"): _layer_norm(*args, axis=-2),
                 over.format("positions and features together"): _layer_norm(*args, axis=(-2, -1)),
             }
-        _reject_known(got, candidates)
+        reject_known(got, candidates)
         plain = (got - bias) / weight
         if not close(plain.mean(-1), np.zeros(shape[:-1]), atol=1e-4):
             wrong("before scale and shift each token's features should have mean 0; yours do not")
@@ -161,7 +150,7 @@ def gelu_tanh_backward(student: Student, rng: np.random.Generator) -> None:
         inner = c * (1 + 3 * 0.044715 * x**2)
         exact = 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
         exact = exact + x * np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)
-        _reject_known(
+        reject_known(
             got,
             {
                 "this is the slope itself; what arrives from above is missing": slope,
@@ -219,7 +208,7 @@ def rms_norm_backward(student: Student, rng: np.random.Generator) -> None:
         if not close(got, expected):
             layer = g - g.mean(-1, keepdims=True) - n * (g * n).mean(-1, keepdims=True)
             removed = (g * n).sum(-1, keepdims=True)
-            _reject_known(
+            reject_known(
                 got,
                 {
                     "r depends on x too: you treat it as a constant": g / r,
@@ -258,7 +247,7 @@ def rms_norm_backward(student: Student, rng: np.random.Generator) -> None:
         got_weight = as_array(got_weight, (C,), "gradient in the weight")
         if not close(got_weight, expected_weight):
             tokens = math.prod(shape[:-1])
-            _reject_known(
+            reject_known(
                 got_weight,
                 {
                     "right in x; in the weight, sum over tokens, do not average": expected_weight
@@ -415,7 +404,7 @@ def parallel_block(student: Student, rng: np.random.Generator) -> None:
             "inverted": "the mask is inverted: True means may attend",
             "scale": "the scores are divided by √C; a head is D wide",
         }
-        _reject_known(
+        reject_known(
             got,
             {message: _torch_parallel(*args, variant=name) for name, message in messages.items()},
         )

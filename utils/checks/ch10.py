@@ -7,17 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from utils.checks.engine import Student, as_array, as_number, check, close, wrong
-
-
-def _reject_known(got: np.ndarray, candidates: dict[str, Any], atol: float = 1e-6) -> None:
-    """End the check with the message whose mistake gives exactly what the student got."""
-    for message, candidate in candidates.items():
-        mistaken = np.asarray(candidate)
-        if mistaken.shape == got.shape and np.allclose(
-            got.astype(float), mistaken.astype(float), rtol=1e-4, atol=atol, equal_nan=True
-        ):
-            wrong(message)
+from utils.checks.engine import Student, as_array, as_number, check, close, reject_known, wrong
 
 
 def _parts(answer: Any, count: int, what: str) -> tuple[Any, ...]:
@@ -56,7 +46,7 @@ def next_token_batch(student: Student, rng: np.random.Generator) -> None:
         if close(targets, right_targets):
             continue
         padded = np.append(ids, -1)  # so that one place too far exists
-        _reject_known(
+        reject_known(
             targets,
             {
                 "the targets equal the inputs: a model would only have to copy. Which token is "
@@ -158,7 +148,7 @@ def nucleus_probs(student: Student, rng: np.random.Generator) -> None:
             large = np.where(probs >= p, probs, 0)
             small = np.where(probs >= 1 - p, probs, 0)
             above = np.where(probs >= p * probs.max(), probs, 0)
-            _reject_known(
+            reject_known(
                 got,
                 {
                     "nothing is cut off: this is the softmax": probs,
@@ -247,7 +237,7 @@ def attend_with_cache(student: Student, rng: np.random.Generator) -> None:
         with np.errstate(all="ignore"):
             scores = all_keys @ query / math.sqrt(D)
             exponentials = np.exp(scores)
-            _reject_known(
+            reject_known(
                 output,
                 {
                     "the scores are not divided by √D": _attend(query, all_keys, all_values, 1),
@@ -268,7 +258,7 @@ def attend_with_cache(student: Student, rng: np.random.Generator) -> None:
                 },
             )
             if T:
-                _reject_known(
+                reject_known(
                     output,
                     {
                         "the new token does not attend to itself: append its key and value before "
@@ -309,7 +299,7 @@ def window_starts(student: Student, rng: np.random.Generator) -> None:
             return (stride * steps).astype(int)
 
         latest = stride * ((t - 1) // stride)
-        _reject_known(
+        reject_known(
             got,
             {
                 "your windows do not overlap; they should start `stride` apart": length

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -136,6 +136,27 @@ def close(got: Any, expected: Any, rtol: float = 1e-4, atol: float = 1e-5) -> bo
     return got.shape == expected.shape and bool(
         np.allclose(got.astype(float), expected.astype(float), rtol=rtol, atol=atol)
     )
+
+
+def reject_known(
+    got: np.ndarray, candidates: Mapping[str, Any], atol: float = 1e-6, rtol: float = 1e-4
+) -> None:
+    """End the check with the message whose mistake gives exactly what the student got.
+
+    Parameters
+    ----------
+    got : numpy.ndarray
+    candidates : mapping from message to array_like
+        What each known mistake results in; NaN counts as equal to NaN.
+    atol, rtol : float
+        How near counts as the same.
+    """
+    for message, candidate in candidates.items():
+        mistaken = np.asarray(candidate)
+        if mistaken.shape == got.shape and np.allclose(
+            got.astype(float), mistaken.astype(float), rtol=rtol, atol=atol, equal_nan=True
+        ):
+            wrong(message)
 
 
 class Check:
