@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from utils.arguments import check_ids_range, check_ids_shape, check_sizes
 from utils.layers import LayerNorm, TransformerBlock
 
 
@@ -62,10 +63,7 @@ class BertConfig:
 
     def __post_init__(self) -> None:
         sizes = ("vocab_size", "context_length", "num_layers", "num_heads", "d_model")
-        for name in (*sizes, "num_segments", *(("d_hidden",) if self.d_hidden else ())):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
+        check_sizes(self, (*sizes, "num_segments", *(("d_hidden",) if self.d_hidden else ())))
         if self.d_hidden is None:
             object.__setattr__(self, "d_hidden", 4 * self.d_model)
 
@@ -147,11 +145,7 @@ class Bert(nn.Module):
         return torch.tanh(self.pooler(hidden[:, 0]))
 
     def _check(self, ids: Tensor, segment_ids: Tensor | None, mask: Tensor | None) -> None:
-        if ids.ndim != 2 or ids.shape[1] == 0:
-            raise ValueError(
-                f"ids should have shape (B, T) with T at least 1, not {tuple(ids.shape)}; "
-                "one sequence goes in as ids[None]"
-            )
+        check_ids_shape(ids)
         if ids.shape[1] > self.config.context_length:
             raise ValueError(
                 f"{ids.shape[1]} tokens do not fit into a context of {self.config.context_length}: "
@@ -167,15 +161,10 @@ class Bert(nn.Module):
                 f"attention_mask should be boolean, True for real tokens, not {mask.dtype}: for "
                 "ones and zeros pass mask != 0"
             )
-        if ids.device.type != "cpu" or torch.compiler.is_compiling():
-            return  # a GPU would wait here
         sizes = (self.config.vocab_size, self.config.num_segments)
         for name, x, size in zip(("ids", "segment_ids"), (ids, segment_ids), sizes, strict=True):
-            if x is not None and x.numel() and not 0 <= int(x.min()) <= int(x.max()) < size:
-                raise ValueError(
-                    f"{name} run from {int(x.min())} to {int(x.max())}, but this model knows 0 to "
-                    f"{size - 1}: do model and tokenizer belong together?"
-                )
+            if x is not None and x.numel():
+                check_ids_range(x, size, name)
 
 
 class MaskedTokenHead(nn.Module):

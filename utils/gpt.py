@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from utils.arguments import check_ids_range, check_ids_shape, check_sizes
 from utils.attention import causal_mask
 from utils.cache import KVCache
 from utils.layers import FeedForward, LayerNorm, MultiHeadAttention, TransformerBlock
@@ -64,10 +65,7 @@ class GPTConfig:
     norm_eps: float = 1e-5
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "context_length", "num_layers", "num_heads", "d_model"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
+        check_sizes(self, ("vocab_size", "context_length", "num_layers", "num_heads", "d_model"))
 
 
 class GPT(nn.Module):
@@ -147,11 +145,7 @@ class GPT(nn.Module):
         return F.linear(self.final_norm(x), self.token_embedding.weight)  # (B, T, V)
 
     def _check(self, ids: Tensor, start: int) -> None:
-        if ids.ndim != 2 or ids.shape[1] == 0:
-            raise ValueError(
-                f"ids should have shape (B, T) with T at least 1, not {tuple(ids.shape)}; "
-                "one sequence goes in as ids[None]"
-            )
+        check_ids_shape(ids)
         if start + ids.shape[1] > self.config.context_length:
             before = f" after {start} in the cache" if start else ""
             raise ValueError(
@@ -159,13 +153,7 @@ class GPT(nn.Module):
                 f"{self.config.context_length}: pass the last ones only, or make a model with a "
                 "larger context_length"
             )
-        if ids.device.type == "cpu" and not torch.compiler.is_compiling():  # a GPU would wait here
-            low, high = int(ids.min()), int(ids.max())
-            if not 0 <= low <= high < self.config.vocab_size:
-                raise ValueError(
-                    f"ids run from {low} to {high}, but this model knows 0 to "
-                    f"{self.config.vocab_size - 1}: do model and tokenizer belong together?"
-                )
+        check_ids_range(ids, self.config.vocab_size)
 
 
 def block_with_cache(block: TransformerBlock, x: Tensor, cache: KVCache, layer: int) -> Tensor:
