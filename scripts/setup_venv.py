@@ -88,8 +88,9 @@ def install() -> None:
             shutil.rmtree(VENV)
         run(sys.executable, "-m", "venv", VENV)
         pip = (python_of_venv(), "-m", "pip", "install", "--disable-pip-version-check")
-        run(*pip, "-c", "constraints.txt", "setuptools", "wheel")
-        # --no-build-isolation: the editable install uses the pinned setuptools, not a fresh one
+        # --no-build-isolation: the editable install uses the pinned setuptools, not a fresh one;
+        # and seqeval, which comes as source only, fails to fetch its build tools by itself.
+        run(*pip, "-c", "constraints.txt", "setuptools", "setuptools-scm", "wheel")
         run(*pip, "-c", "constraints.txt", "--no-build-isolation", "-e", ".[dev]")
         STAMP.write_text(fingerprint())
     except OSError as error:

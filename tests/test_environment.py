@@ -54,6 +54,11 @@ def test_conda_and_pyproject_agree_on_python():
     assert python.removeprefix("python") == PROJECT["requires-python"]
 
 
+def test_what_conda_installs_itself_is_pinned_the_same():
+    named = [item for item in CONDA["dependencies"] if re.match(r"[\w-]+=[\d.]+$", str(item))]
+    assert named == [f"seqeval={PINS['seqeval']}"]
+
+
 def test_running_python_is_one_that_is_supported():
     assert (3, 11) <= sys.version_info[:2] <= (3, 13)
 
