@@ -118,7 +118,9 @@ def check_contents() -> None:
 def cache_folder() -> Path:
     """Return where runs are kept; the name stands for all that a run depends on but itself."""
     digest = hashlib.sha256(sys.version.encode())
-    names = [*ROOT.glob("utils/**/*.py"), ROOT / "constraints.txt", ROOT / "pyproject.toml"]
+    names = [*ROOT.glob("utils/**/*.py"), *ROOT.glob("utils/**/*.json")]
+    names += [ROOT / "constraints.txt", ROOT / "pyproject.toml"]
+    names += ROOT.glob("bench/results/*.json")  # some chapters show them
     for path in sorted(names):
         if path.exists():
             digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
@@ -135,7 +137,6 @@ def executed(path: Path) -> nbformat.NotebookNode:
     """
     from jupyter_cache import get_cache
     from jupyter_cache.base import CacheBundleIn
-    from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError
 
     name = path.relative_to(ROOT).as_posix()
@@ -153,13 +154,7 @@ def executed(path: Path) -> nbformat.NotebookNode:
     print(f"Running {name} ...", end=" ", flush=True)
     notebook.metadata.pop("widgets", None)
     start = time.perf_counter()
-    client = NotebookClient(
-        notebook,
-        timeout=TIMEOUT,
-        kernel_name="python3",
-        resources={"metadata": {"path": str(path.parent)}},
-        record_timing=False,
-    )
+    client = notebook_tool.new_kernel(notebook, path, TIMEOUT)
     try:
         client.execute()
     except (CellExecutionError, CellTimeoutError) as error:

@@ -71,8 +71,14 @@ class KVCache:
         Raises
         ------
         ValueError
-            If there is no room left, or the shape differs from that of earlier tokens.
+            If there is no room left, the shape differs from that of earlier tokens, or gradients
+            are asked for.
         """
+        if keys.requires_grad or values.requires_grad:
+            raise ValueError(
+                "a cache is for generating, not for training: call the model in "
+                "`with torch.no_grad():`, or without a cache"
+            )
         start = self._lengths[layer]
         end = start + keys.shape[2]
         if end > self.max_length:

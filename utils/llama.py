@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from utils.attention import causal_mask
+from utils.cache import KVCache
 from utils.layers_numpy import merge_heads, split_heads
 from utils.positions import torch_rope_rotate
 
@@ -115,63 +116,6 @@ class LlamaConfig:
         )
 
 
-class KVCache:
-    """Room for the keys and values of all layers, filled from the left.
-
-    Parameters
-    ----------
-    config : LlamaConfig
-    batch_size, max_len : int
-        B, and the number of tokens there is room for.
-    device, dtype
-        As the model's.
-    """
-
-    def __init__(
-        self,
-        config: LlamaConfig,
-        batch_size: int,
-        max_len: int,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        sizes = (config.num_layers, batch_size, config.num_kv_heads, max_len, config.head_dim)
-        self.keys = torch.zeros(sizes, device=device, dtype=dtype)  # (L, B, H_kv, max_len, D)
-        self.values = torch.zeros_like(self.keys)
-        self.length = 0  # tokens that are in; the next one stands at this position
-
-    @property
-    def max_len(self) -> int:
-        """How many tokens there is room for."""
-        return self.keys.shape[3]
-
-    @property
-    def num_bytes(self) -> int:
-        """What the cache takes in memory, full or not."""
-        return self.keys.nbytes + self.values.nbytes
-
-    def put(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Store one layer's new keys and values, (B, H_kv, T, D); return all so far.
-
-        `length` does not move: the model moves it once all layers have stored theirs.
-        """
-        end = self.length + keys.shape[2]
-        if end > self.max_len or keys.shape[0] != self.keys.shape[1]:
-            raise ValueError(
-                f"a cache for {self.keys.shape[1]} sequences of {self.max_len} tokens, "
-                f"{self.length} of them in, cannot take {keys.shape[2]} more of "
-                f"{keys.shape[0]} sequences: make a larger KVCache"
-            )
-        if keys.requires_grad:
-            raise ValueError(
-                "a cache is for generating, not for training: call the model in "
-                "`with torch.no_grad():`, or without a cache"
-            )
-        self.keys[layer, :, :, self.length : end] = keys
-        self.values[layer, :, :, self.length : end] = values
-        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
-
-
 class RMSNorm(nn.Module):
     """Divide each token by the root of its mean square, then scale each feature.
 
@@ -248,7 +192,7 @@ class GroupedQueryAttention(nn.Module):
         turned = torch_rope_rotate(torch.cat([queries, keys], 1), start, base=c.rope_base)
         queries, keys = turned.split([c.num_heads, c.num_kv_heads], dim=1)
         if cache is not None:
-            keys, values = cache.put(layer, keys, values)  # (B, H_kv, T_k, D)
+            keys, values = cache.update(layer, keys, values)  # (B, H_kv, T_k, D)
         if mask is None and start and x.shape[1] > 1:
             mask = _causal(x.shape[1], start, x.device)
         if mask is None:
@@ -335,8 +279,6 @@ class Llama(nn.Module):
         x = self.embedding(ids)  # (B, T, C)
         for layer, block in enumerate(self.blocks):
             x = block(x, mask, cache, layer)
-        if cache is not None:
-            cache.length += ids.shape[1]
         return self.output_layer(self.norm(x))
 
     def _mask(
@@ -472,9 +414,7 @@ def generate_ids(
         )
     if temperature < 0:
         raise ValueError(f"a temperature is 0 (the likeliest token) or more, not {temperature}")
-    cache = KVCache(
-        model.config, 1, len(ids) + max_new_tokens, device, model.embedding.weight.dtype
-    )
+    cache = KVCache(model.config.num_layers, len(ids) + max_new_tokens)
     new = torch.tensor([list(ids)], device=device)  # (1, T) at first, then (1, 1)
     for _ in range(max_new_tokens):
         logits = model(new, cache)[0, -1]  # (V,)
