@@ -84,7 +84,7 @@ def scores(model: Any, cached: dict[str, Any], first_block: int) -> dict[str, fl
             right, wrong = losses.sum(dim=1).reshape(-1, 2).T
             found[name] = float((right < wrong).float().mean())
         else:
-            found[name] = float(losses.sum() / (batch[1] != instruct.IGNORED).sum())
+            found[name] = float(losses.sum() / (batch[1] != instruct.IGNORE).sum())
     return {name: round(value, 4) for name, value in found.items()}
 
 

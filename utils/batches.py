@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-IGNORE = -100  # the target of a position that does not count, as in torch's cross_entropy
+from utils.losses import IGNORE
 
 
 class TextBatches:

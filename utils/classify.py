@@ -27,6 +27,7 @@ from torch.nn import functional as F
 from utils.batches import to_device
 from utils.bert import Bert
 from utils.evaluation import device_of
+from utils.losses import IGNORE
 from utils.tokenizers import WordPiece, pad_batch
 
 POOLINGS = ("mean", "cls", "pooler")
@@ -37,7 +38,7 @@ class TextExample(NamedTuple):
 
     ids: list[int]
     segment_ids: list[int]
-    label: int = -100
+    label: int = IGNORE
 
 
 class CachedExample(NamedTuple):

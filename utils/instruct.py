@@ -24,8 +24,8 @@ from utils.attention import causal_mask
 from utils.cache import KVCache
 from utils.generate import draw, next_token_logits
 from utils.llama import SYSTEM, Llama, chat_prompt
+from utils.losses import IGNORE
 
-IGNORED = -100  # a target that cross_entropy leaves out
 END_OF_TURN = "<|im_end|>"
 
 
@@ -96,15 +96,15 @@ def encode_chat(
     messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
     before = tokenizer(chat_prompt(messages, system), add_special_tokens=False)["input_ids"]
     answer = tokenizer(reply + END_OF_TURN, add_special_tokens=False)["input_ids"]
-    labels = [IGNORED] * len(before) + list(answer)
+    labels = [IGNORE] * len(before) + list(answer)
     if not train_end:
-        labels[-1] = IGNORED
+        labels[-1] = IGNORE
     return ChatExample([*before, *answer], labels)
 
 
 def plain_text(ids: Sequence[int], given: int = 1) -> ChatExample:
     """Make an example of a text that is no conversation: all tokens after the first `given`."""
-    return ChatExample(list(ids), [IGNORED] * given + list(ids[given:]))
+    return ChatExample(list(ids), [IGNORE] * given + list(ids[given:]))
 
 
 def collate_chat(examples: Sequence[ChatExample], rng: Any = None) -> tuple[Tensor, Tensor]:
@@ -117,7 +117,7 @@ def collate_chat(examples: Sequence[ChatExample], rng: Any = None) -> tuple[Tens
     if longest < 2:
         raise ValueError("an example of one token has no next token to learn")
     ids = torch.zeros(len(examples), longest, dtype=torch.long)
-    labels = torch.full((len(examples), longest), IGNORED)
+    labels = torch.full((len(examples), longest), IGNORE)
     for row, example in enumerate(examples):
         ids[row, : len(example.ids)] = torch.tensor(example.ids)
         labels[row, : len(example.labels)] = torch.tensor(example.labels)
@@ -156,7 +156,7 @@ def collate_cached(examples: Sequence[CachedChat], rng: Any = None) -> tuple[Ten
     """Pad cached states (B, T, C) and targets (B, T) on the right."""
     states, targets = zip(*examples, strict=True)
     pad = nn.utils.rnn.pad_sequence
-    return pad(states, batch_first=True), pad(targets, batch_first=True, padding_value=IGNORED)
+    return pad(states, batch_first=True), pad(targets, batch_first=True, padding_value=IGNORE)
 
 
 def upper_loss(model: Llama, batch: tuple[Tensor, Tensor], first_block: int) -> Tensor:
@@ -167,7 +167,7 @@ def upper_loss(model: Llama, batch: tuple[Tensor, Tensor], first_block: int) -> 
     states, targets = batch
     for block in model.blocks[first_block:]:
         states = block(states)
-    wanted = targets != IGNORED
+    wanted = targets != IGNORE
     logits = model.output_layer(model.norm(states[wanted]))  # (number of targets, V)
     return F.cross_entropy(logits.float(), targets[wanted])
 
@@ -178,7 +178,7 @@ def token_losses(model: Llama, batch: tuple[Tensor, Tensor], first_block: int) -
     states, targets = batch
     for block in model.blocks[first_block:]:
         states = block(states)
-    wanted = targets != IGNORED
+    wanted = targets != IGNORE
     losses = torch.zeros(targets.shape, device=targets.device)
     logits = model.output_layer(model.norm(states[wanted]))
     losses[wanted] = F.cross_entropy(logits.float(), targets[wanted], reduction="none")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+IGNORE = -100  # the target of a position that does not count, as in torch's cross_entropy
+
 
 def softmax_cross_entropy(
-    logits: np.ndarray, targets: np.ndarray, ignore_index: int = -100
+    logits: np.ndarray, targets: np.ndarray, ignore_index: int = IGNORE
 ) -> tuple[float, np.ndarray]:
     """Return the mean cross-entropy of softmax(logits), and its gradient, in numpy.
 

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from utils.losses import IGNORE
 from utils.tokenizers import BERT_SPECIAL_TOKENS, WordPiece, pad_batch
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-IGNORE = -100  # the label of a position at which nothing is predicted
 IntArray = NDArray[np.int64]
 
 

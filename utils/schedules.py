@@ -41,3 +41,41 @@ def warmup_cosine(
         return peak * (step + 1) / (warmup_steps + 1)
     done = min(1.0, (step - warmup_steps) / (total_steps - warmup_steps))
     return floor + (peak - floor) * (1 + math.cos(math.pi * done)) / 2
+
+
+def trapezoid(
+    step: int, warmup_steps: int, cooldown_steps: int, total_steps: int, floor: float = 0.0
+) -> float:
+    """Return the factor on the learning rate: a rise, a plateau at 1, a straight fall.
+
+    Also called warm-up, stable, decay; Hägele et al. (2024) compare it with the cosine.
+
+    Parameters
+    ----------
+    step : int
+        How many updates have been made: 0 for the first.
+    warmup_steps, cooldown_steps, total_steps : int
+        The rise is `(step + 1) / (warmup_steps + 1)`; the fall begins `cooldown_steps` before the
+        end and reaches `floor` at `total_steps`, where it stays.
+    floor : float
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ValueError
+        If `step` is negative, or rise and fall do not fit into the run.
+    """
+    if step < 0:
+        raise ValueError(f"step counts from 0; it cannot be {step}")
+    if min(warmup_steps, cooldown_steps) < 0 or warmup_steps + cooldown_steps > total_steps:
+        raise ValueError(
+            f"a rise of {warmup_steps} and a fall of {cooldown_steps} updates do not fit into "
+            f"{total_steps}"
+        )
+    if step < warmup_steps:
+        return (step + 1) / (warmup_steps + 1)
+    left = max(0, total_steps - step)
+    return floor + (1 - floor) * min(1.0, left / cooldown_steps) if cooldown_steps else 1.0

@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from utils.losses import IGNORE
+
 if TYPE_CHECKING:
     from utils.tokenizers import WordPiece
 
-IGNORE = -100  # the label of a piece at which nothing is predicted
 QUESTIONS = Path(__file__).resolve().parent / "data" / "questions.json"
 
 

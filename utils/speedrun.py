@@ -19,7 +19,7 @@ from utils.batches import TextBatches, text_windows
 from utils.evaluation import mean_loss
 from utils.history import History
 from utils.muon import LazyAdam, Muon, Together
-from utils.schedules import warmup_cosine
+from utils.schedules import trapezoid, warmup_cosine
 from utils.speedrun_model import MULTIPLIERS, SpeedrunGPT, ngram_rows, rotate, rotation_tables
 from utils.train import seed_everything
 from utils.training import train
@@ -154,44 +154,6 @@ class Recipe:
     def tokens(self) -> int:
         """Tokens that a run reads."""
         return self.updates * self.batch_size * self.context_length
-
-
-def trapezoid(
-    step: int, warmup_steps: int, cooldown_steps: int, total_steps: int, floor: float = 0.0
-) -> float:
-    """Return the factor on the learning rate: a rise, a plateau at 1, a straight fall.
-
-    Also called warm-up, stable, decay; Hägele et al. (2024) compare it with the cosine.
-
-    Parameters
-    ----------
-    step : int
-        How many updates have been made: 0 for the first.
-    warmup_steps, cooldown_steps, total_steps : int
-        The rise is `(step + 1) / (warmup_steps + 1)`; the fall begins `cooldown_steps` before the
-        end and reaches `floor` at `total_steps`, where it stays.
-    floor : float
-
-    Returns
-    -------
-    float
-
-    Raises
-    ------
-    ValueError
-        If `step` is negative, or rise and fall do not fit into the run.
-    """
-    if step < 0:
-        raise ValueError(f"step counts from 0; it cannot be {step}")
-    if min(warmup_steps, cooldown_steps) < 0 or warmup_steps + cooldown_steps > total_steps:
-        raise ValueError(
-            f"a rise of {warmup_steps} and a fall of {cooldown_steps} updates do not fit into "
-            f"{total_steps}"
-        )
-    if step < warmup_steps:
-        return (step + 1) / (warmup_steps + 1)
-    left = max(0, total_steps - step)
-    return floor + (1 - floor) * min(1.0, left / cooldown_steps) if cooldown_steps else 1.0
 
 
 def schedule_of(recipe: Recipe) -> Callable[[int], float]:

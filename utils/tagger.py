@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from utils.bert import Bert
+from utils.losses import IGNORE
 from utils.tokenizers import pad_batch
-
-IGNORE = -100
 
 
 class TokenTagger(nn.Module):
