@@ -1,7 +1,8 @@
 """Checks for the exercises: `checks.NAME(your_function)` says whether it is right.
 
 Each chapter's checks live in a module of their own (`ch01`, `ch04`, ...) and are found here
-by name, so that a notebook needs only `from utils import checks`. `checks.names()` lists them.
+by name, so that a notebook needs only `from utils import checks`. `checks.names()` lists them,
+`checks.progress()` shows which of them have passed.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import pkgutil
 from functools import cache
 from typing import Any
 
+from utils.checks import ledger as _ledger
 from utils.checks.engine import Check, Result
 
-__all__ = ["Check", "Result", "names"]
+__all__ = ["Check", "Result", "forget_progress", "names", "progress"]
 
 
 @cache
@@ -39,6 +41,34 @@ def names(chapter: int | None = None) -> list[str]:
     """Return the names of all checks, or of one chapter's."""
     suffix = "" if chapter is None else f".ch{chapter:02d}"
     return [name for name, check in _registry().items() if check.module.endswith(suffix)]
+
+
+def progress(chapter: int | None = None) -> _ledger.Progress:
+    """Show which exercises have passed, in one chapter or in all.
+
+    It is kept on this machine only, in the folder `progress` beside the course's data.
+
+    Parameters
+    ----------
+    chapter : int, optional
+        Without it, one line per chapter.
+
+    Returns
+    -------
+    Progress
+        A notebook shows it as a widget; its text says the same.
+
+    Raises
+    ------
+    ValueError
+        If the chapter has no exercises.
+    """
+    return _ledger.progress(names, chapter)
+
+
+def forget_progress(chapter: int | None = None) -> None:
+    """Take back that exercises have passed, in one chapter or in all; answers stay as they are."""
+    _ledger.forget(names(chapter))
 
 
 def __getattr__(name: str) -> Any:

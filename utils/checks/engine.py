@@ -183,8 +183,11 @@ class Check:
         -------
         Result
         """
-        status, message = self._outcome(student_function, seed)
-        return Result(self.name, status, message)
+        from utils.checks.ledger import record  # the ledger needs this module
+
+        result = Result(self.name, *self._outcome(student_function, seed))
+        record(result)
+        return result
 
     def _outcome(self, student_function: Any, seed: int) -> tuple[str, str]:
         if not callable(student_function):
