@@ -33,7 +33,7 @@ bench: setup  ## measure the course's code against well-known libraries
 	@$(PY) bench/run.py
 
 # Two workers with one thread each are faster here than one worker with two.
-TEST := OMP_NUM_THREADS=1 COURSE_PROGRESS=0 COURSE_DEVICE=cpu HF_HUB_OFFLINE=1 \
+TEST := OMP_NUM_THREADS=1 COURSE_PROGRESS=0 COURSE_RECORD=0 COURSE_DEVICE=cpu HF_HUB_OFFLINE=1 \
 	TOKENIZERS_PARALLELISM=false $(PY) -m pytest -p no:cacheprovider -q
 
 test: setup lint  ## unit tests, nbval on every notebook, the site in a real browser
