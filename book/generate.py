@@ -1,8 +1,8 @@
 """The parts of the website that are made from data at build time.
 
 `pieces` returns them by file name: the concept map from chapters.yml, the table of measurements
-from bench/results/*.json, and the picture on the first page from attention.json (which
-figures.py writes).
+from bench/results/*.json, the list of lectures from lessons/, and the picture on the first page from
+attention.json (which figures.py writes).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import yaml
 
 BOOK = Path(__file__).resolve().parent
 RESULTS = BOOK.parent / "bench" / "results"
+LESSONS = BOOK.parent / "lessons"
 
 
 def pieces(pages: list[str]) -> dict[str, str]:
@@ -29,6 +30,7 @@ def pieces(pages: list[str]) -> dict[str, str]:
     return {
         "concept_map.html": concept_map(parts, pages),
         "attention.html": attention_figure(json.loads((BOOK / "attention.json").read_text())),
+        "lectures.html": lectures(sorted(LESSONS.glob("[0-9][0-9]_*.md"))),
         "measurements.md": measurements(sorted(RESULTS.glob("*.json"))),
         "status.md": status(parts, pages),
     }
@@ -48,6 +50,26 @@ def status(parts: list[dict], pages: list[str]) -> str:
     return (
         f"Of {len(chapters)} chapters, {len(ready)} can be read now, and are links; "
         "the others are planned.\n"
+    )
+
+
+def lectures(paths: list[Path]) -> str:
+    """List the lectures with their decks, sheets and chapters."""
+    rows = []
+    for path in paths:
+        _, front, _ = path.read_text(encoding="utf-8").split("---\n", 2)
+        meta, name = yaml.safe_load(front), path.stem
+        rows.append(
+            f'<tr><td>{int(name[:2])}</td><td><a href="slides/{name}.html">'
+            f"{escape(meta['title'])}</a></td><td>{escape(meta['question'])}</td>"
+            f"<td>{meta['minutes']}</td>"
+            f'<td><a href="slides/{name}.sheet.html">sheet</a>, '
+            f'<a href="notebooks/{meta["notebook"]}.html">chapter</a></td></tr>'
+        )
+    return (
+        '<div class="table-wide"><table class="table lectures"><thead><tr><th>No.</th>'
+        "<th>Lecture (slides)</th><th>Its question</th><th>Minutes</th><th>Goes with</th></tr>"
+        f"</thead><tbody>\n{chr(10).join(rows)}\n</tbody></table></div>\n"
     )
 
 

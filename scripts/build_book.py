@@ -3,14 +3,15 @@
     python scripts/build_book.py              show the outputs that the notebooks are committed with
     python scripts/build_book.py --execute    run each notebook in a fresh kernel first
 
-The result is in book/_build/html and opens from disk or from any web server; nothing in it comes
-from elsewhere. Runs are kept by jupyter-cache: a notebook runs again when its code, the package
+The result is in book/_build/html, the slide decks of the lectures with it, and opens from disk or
+from any web server; nothing in it comes from elsewhere. Runs are kept by jupyter-cache: a notebook runs again when its code, the package
 `utils` or the pinned versions have changed. A warning stops the build as an error does.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import hashlib
 import os
 import shutil
@@ -23,6 +24,7 @@ import nbformat
 import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+import build_slides
 import fetch_assets
 
 import notebooks as notebook_tool
@@ -198,6 +200,52 @@ def tail(text: str, lines: int = 15) -> str:
 
 
 # ------------------------------------------------------------------------------- staging
+WORDS_PER_MINUTE = 200  # of prose
+LINES_PER_MINUTE = 15  # of code
+
+
+def for_the_site(notebook: nbformat.NotebookNode, page: str) -> nbformat.NotebookNode:
+    """Return a notebook with what only its page has: links under the title, folded solutions."""
+    result = copy.deepcopy(notebook)
+    solved = page.startswith("notebooks/solutions/")
+    for cell in result.cells if solved else []:
+        if "solution" in cell.metadata.get("tags", []):
+            cell.metadata["tags"] = [*cell.metadata["tags"], "hide-input"]
+    title, line_break, rest = result.cells[0].source.partition("\n")
+    links = companions(page) if solved else [reading_time(notebook), *companions(page)]
+    line = f'<p class="companions">{" · ".join(links)}</p>'
+    result.cells[0].source = f"{title}\n\n{line}\n{line_break}{rest}"
+    return result
+
+
+def companions(page: str) -> list[str]:
+    """Return links from a chapter to its slides and solutions, or from solutions to the chapter."""
+    name = page.rpartition("/")[2]
+    if page.startswith("notebooks/solutions/"):
+        return [f'<a href="../{name}.html">Back to the chapter</a>']
+    links = []
+    if (ROOT / "lessons" / f"{name}.md").exists():
+        links += [
+            f'<a href="../slides/{name}.html">Slides of the lecture</a>',
+            f'<a href="../slides/{name}.sheet.html">The lecturer’s sheet</a>',
+        ]
+    if (ROOT / "notebooks" / "solutions" / f"{name}.ipynb").exists():
+        links.append(f'<a href="solutions/{name}.html">Solutions</a>')
+    return links
+
+
+def reading_time(notebook: nbformat.NotebookNode) -> str:
+    """Say how long a chapter takes to read, exercises apart, to the next five minutes."""
+    words = sum(len(c.source.split()) for c in notebook.cells if c.cell_type == "markdown")
+    lines = sum(
+        len(c.source.splitlines())
+        for c in notebook.cells
+        if c.cell_type == "code" and "hide-input" not in c.metadata.get("tags", [])
+    )
+    minutes = words / WORDS_PER_MINUTE + lines / LINES_PER_MINUTE
+    return f"About {max(5, 5 * round(minutes / 5))} minutes to read"
+
+
 def put(path: Path, content: str | bytes) -> None:
     """Write a file unless it has this content, so that Sphinx sees what has changed."""
     data = content.encode() if isinstance(content, str) else content
@@ -219,8 +267,9 @@ def stage(target: Path, *, execute: bool) -> None:
     wanted |= {f"_generated/{name}": text for name, text in generate.pieces(pages()).items()}
     for page in pages():
         source = source_of(page)
-        if source.suffix == ".ipynb" and execute:
-            wanted[f"{page}.ipynb"] = nbformat.writes(executed(source)) + "\n"
+        if source.suffix == ".ipynb":
+            notebook = executed(source) if execute else nbformat.read(source, as_version=4)
+            wanted[f"{page}.ipynb"] = nbformat.writes(for_the_site(notebook, page)) + "\n"
         else:
             wanted[page + source.suffix] = source.read_bytes()
     for path in [path for path in target.rglob("*") if path.is_file()]:
@@ -338,6 +387,10 @@ def build_book(build: Path = BUILD, *, execute: bool = False, verbose: bool = Fa
     stage(build / "src", execute=execute)
     run_sphinx(build, verbose=verbose)
     open_on_first_page(build / "html")
+    try:
+        build_slides.build(target=build / "html" / "slides")
+    except build_slides.LessonError as error:
+        raise BuildError(f"the lectures are not in order: {error}") from None
     return build / "html"
 
 
