@@ -1,8 +1,8 @@
 """The parts of the website that are made from data at build time.
 
 `pieces` returns them by file name: the concept map from chapters.yml, the table of measurements
-from bench/results/*.json, the list of lectures from lessons/, and the picture on the first page from
-attention.json (which figures.py writes).
+from bench/results/*.json, the list of lectures from lessons/, and the picture on the first page
+from attention.json (which figures.py writes).
 """
 
 from __future__ import annotations

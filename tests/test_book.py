@@ -274,6 +274,57 @@ def test_staging_leaves_nothing_of_an_earlier_build(course, tmp_path, monkeypatc
     assert (target / "_generated" / "status.md").read_text() == "two\n"
 
 
+def test_a_chapter_leads_to_its_lecture_and_its_solutions(course, tmp_path):
+    course("01_language_models")
+    path = course("02_tokens", new_markdown_cell("# Tokens\n\nWhat is a token?"))
+    course("solutions/02_tokens")
+    (tmp_path / "lessons").mkdir()
+    (tmp_path / "lessons" / "02_tokens.md").write_text("")
+    assert not build_book.companions("notebooks/01_language_models")
+    notebook = nbformat.read(path, as_version=4)
+    source = build_book.for_the_site(notebook, "notebooks/02_tokens").cells[0].source
+    title, line, text = source.split("\n\n", 2)
+    assert (title, text.strip()) == ("# Tokens", "What is a token?")
+    for target in ("../slides/02_tokens.html", "../slides/02_tokens.sheet.html"):
+        assert f'href="{target}"' in line
+    assert 'href="solutions/02_tokens.html"' in line
+    assert notebook.cells[0].source == "# Tokens\n\nWhat is a token?"  # a copy was changed
+
+
+def test_solutions_are_folded_and_lead_back():
+    answer, call = new_code_cell("def f(): ..."), new_code_cell("checks.f(f)")
+    answer.metadata["tags"] = ["solution"]
+    notebook = new_notebook(cells=[new_markdown_cell("# Solutions"), answer, call])
+    title, answer, call = build_book.for_the_site(notebook, "notebooks/solutions/02_tokens").cells
+    assert answer.metadata["tags"] == ["solution", "hide-input"]
+    assert "hide-input" not in call.metadata.get("tags", [])
+    assert 'href="../02_tokens.html"' in title.source and "minutes" not in title.source
+
+
+@pytest.mark.parametrize(("words", "lines", "minutes"), [(10, 0, 5), (2000, 75, 15), (0, 300, 20)])
+def test_reading_time_counts_prose_and_visible_code(words, lines, minutes):
+    hidden = new_code_cell("x = 1\n" * 1000)
+    hidden.metadata["tags"] = ["hide-input"]
+    cells = [new_markdown_cell("word " * words), new_code_cell("x = 1\n" * lines), hidden]
+    said = build_book.reading_time(new_notebook(cells=cells))
+    assert said == f"About {minutes} minutes to read"
+
+
+def test_lectures_are_listed_with_deck_sheet_and_chapter(tmp_path):
+    path = tmp_path / "02_tokens.md"
+    path.write_text(
+        "---\ntitle: A < B\nquestion: Why?\nnotebook: 02_tokens\nminutes: 50\n---\n\nText.\n"
+    )
+    table = generate.lectures([path])
+    for part in (
+        '<a href="slides/02_tokens.html">A &lt; B</a>',
+        '<a href="slides/02_tokens.sheet.html">sheet</a>',
+        '<a href="notebooks/02_tokens.html">chapter</a>',
+        "<td>Why?</td><td>50</td>",
+    ):
+        assert part in table
+
+
 def test_a_file_that_has_not_changed_is_not_written_again(tmp_path):
     path = tmp_path / "a" / "b.txt"
     build_book.put(path, "text")
