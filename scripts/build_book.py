@@ -4,9 +4,9 @@
     python scripts/build_book.py --execute    run each notebook in a fresh kernel first
 
 The result is in book/_build/html, the slide decks of the lectures with it, and opens from disk or
-from any web server; nothing in it comes from elsewhere. Runs are kept by jupyter-cache: a notebook runs
-again when its code, the package `utils` or the pinned versions have changed. A warning stops the
-build as an error does.
+from any web server; nothing in it comes from elsewhere. Runs are kept by jupyter-cache: a notebook
+runs again when its code, the package `utils` or the pinned versions have changed. A warning stops
+the build as an error does.
 """
 
 from __future__ import annotations
