@@ -306,7 +306,10 @@ def _describe(value: Any) -> str:
     """Name a value in a few words."""
     if hasattr(value, "shape"):
         return f"{type(value).__name__} of shape {tuple(value.shape)}"
-    text = repr(value)
+    try:
+        text = repr(value)
+    except Exception:  # an object may refuse
+        return f"a {type(value).__name__}"
     if len(text) <= 40:
         return text
     size = f" of length {len(value)}" if hasattr(value, "__len__") else ""
