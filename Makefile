@@ -9,7 +9,7 @@ PY := .venv/bin/python
 WORKERS ?= 2
 export HF_HUB_DISABLE_TELEMETRY := 1
 .DEFAULT_GOAL := help
-.PHONY: help setup book lab slides bench test lint notebooks clean
+.PHONY: help setup book lab slides bench test lint notebooks chapter clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -48,6 +48,9 @@ lint: setup  ## formatting, style and the notebooks' conventions
 
 notebooks: setup  ## run every notebook in place and keep the outputs
 	@$(PY) scripts/notebooks.py run
+
+chapter: setup  ## begin a new chapter: make chapter NAME=distillation
+	@$(PY) scripts/new_chapter.py "$(NAME)" --title "$(TITLE)"
 
 clean:  ## remove what was built (the environment and the data stay)
 	@rm -rf book/_build lessons/_build .pytest_cache .ruff_cache .hypothesis

@@ -51,10 +51,15 @@ def all_notebooks() -> list[Path]:
 
 
 def build(source: Path, target: Path) -> None:
-    """Make a notebook of a percent-format script, keeping ids stable across builds."""
+    """Make a notebook of a percent-format script."""
+    build_text(source.read_text(), target)
+
+
+def build_text(text: str, target: Path) -> None:
+    """Make a notebook of text in percent format, keeping ids stable across builds."""
     import jupytext
 
-    notebook = jupytext.read(source)
+    notebook = jupytext.reads(text, fmt="py:percent")
     seen: dict[str, int] = {}
     for cell in notebook.cells:
         digest = hashlib.sha256(cell.source.encode()).hexdigest()[:8]
@@ -152,6 +157,55 @@ def problems(path: Path) -> list[str]:
             found += [f"{where} {problem}" for problem in cell_problems(cell)]
         elif re.search(r"!\[\]\(|<img (?![^>]*alt=)", cell.source):
             found.append(f"{where} has an image without alternative text")
+    if path.resolve().parent == NOTEBOOKS:
+        found += chapter_problems(notebook, path)
+    return found
+
+
+def chapter_problems(notebook: nbformat.NotebookNode, path: Path) -> list[str]:
+    """Say in what a chapter departs from the form that all chapters have."""
+    number = int(path.name[:2])
+    texts = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    sections = re.findall(r"^## (.+)", "\n".join(texts), re.MULTILINE)
+    numbers = [section.split()[0] for section in sections[:-3]]
+    exercises = exercises_of(notebook)
+    solutions = path.parent / "solutions" / path.name
+    found = []
+    if not re.match(rf"# {number}\. .+\n\n\*[^*]", texts[0]):
+        found.append(f"does not open with '# {number}. Title' and the question in *italics*")
+    if "You will be able to" not in "\n".join(texts[:4]):
+        found.append("does not say at its opening what 'You will be able to' do")
+    if sections[-3:] != ["Summary", "Exercises", "Further reading"]:
+        found.append("does not close with Summary, Exercises and Further reading")
+    if numbers != [f"{number}.{i}" for i in range(1, len(numbers) + 1)]:
+        found.append(f"has sections numbered {numbers}, not {number}.1, {number}.2 and so on")
+    if not 3 <= len(exercises) <= 6:
+        found.append(f"has {len(exercises)} exercises; three to six is the rule")
+    for where, (stub, check) in exercises.items():
+        if "raise NotImplementedError(" not in stub or "Hint" not in stub:
+            found.append(f"exercise {where} has no stub that raises NotImplementedError('Hint: …')")
+        if check is None:
+            found.append(f"exercise {where} is not followed by a cell with checks.{where}({where})")
+    if not solutions.exists():
+        found.append(f"has no solutions: notebooks/solutions/{path.name} is missing")
+    elif not set(exercises) <= set(re.findall(r"checks\.(\w+)\(", solutions.read_text())):
+        found.append("has exercises that its solutions do not check")
+    return found
+
+
+def exercises_of(notebook: nbformat.NotebookNode) -> dict[str, tuple[str, str | None]]:
+    """Return each exercise's stub and the cell that checks it, by the function's name."""
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    found: dict[str, tuple[str, str | None]] = {}
+    for cell, after in zip(code, [*code[1:], None], strict=True):
+        if "exercise" not in cell.metadata.get("tags", []):
+            continue
+        names = re.findall(r"^(?:def|class) (\w+)", cell.source, re.MULTILINE)
+        name = names[-1] if names else cell.source.split("\n")[0]
+        asked = after is not None and re.search(
+            rf"^checks\.\w+\(.*{name}", after.source, re.MULTILINE
+        )
+        found[name] = (cell.source, after.source if asked else None)
     return found
 
 
