@@ -6,7 +6,8 @@ MathJax, require.js, the widgets' html-manager and mermaid come as npm packages 
 below, each checked against its recorded SHA-512. The packages are kept in .cache/assets (or
 COURSE_CACHE/assets); the files that the pages use are unpacked to book/_static/vendor. anywidget's
 module is copied from the installed Python package, so that both halves have the same version.
-A second run finds everything in place and does nothing.
+A second run finds everything in place and does nothing. What only the tests use, axe-core, is
+fetched in the same way by `fetch_test_tools` and stays in the cache: the website ships none of it.
 """
 
 from __future__ import annotations
@@ -83,6 +84,16 @@ PACKAGES = [
             "dist/reveal.js",
             "dist/plugin/notes.js",
         ],
+    ),
+]
+
+TEST_PACKAGES = [
+    (  # looks for what keeps people from using a page: tests/site/page_checks.py
+        "axe",
+        "axe-core",
+        "4.14.1",
+        "sha512-FHfa+lmNjQZfJz1q8wKqIDwC6DExcHt/pkjNQb09a3NPjCKg2rhu5qb2S4r76ASyFNNtuFooJpZe37OgudVGtQ==",
+        ["LICENSE", "axe.min.js"],
     ),
 ]
 
@@ -207,6 +218,32 @@ def copy_anywidget(target: Path) -> None:
     shutil.copyfile(package / "nbextension" / "index.js", target / "index.js")
 
 
+def fill_cache(packages: list[tuple], *, offline: bool) -> None:
+    """Download the packages that the cache lacks, or holds damaged."""
+    wanted = [(package, version, integrity) for _, package, version, integrity, _ in packages]
+    missing = [each for each in wanted if not is_good(*each)]
+    if missing and offline:
+        names = ", ".join(package for package, _, _ in missing)
+        raise AssetError(f"{names} not in the cache: run the command once with a network")
+    if missing:
+        download(missing)
+
+
+def fetch_test_tools(*, offline: bool = False) -> Path:
+    """Unpack what the website's tests use beside the cached packages, and return the folder.
+
+    Raises
+    ------
+    AssetError
+        If a package cannot be had, or is not the recorded one.
+    """
+    fill_cache(TEST_PACKAGES, offline=offline)
+    target = CACHE / "test-tools"
+    for name, package, version, _, patterns in TEST_PACKAGES:
+        unpack(cached(package, version), patterns, target / name)
+    return target
+
+
 def fetch(*, offline: bool = False, quiet: bool = False) -> None:
     """Bring book/_static/vendor up to date.
 
@@ -218,13 +255,7 @@ def fetch(*, offline: bool = False, quiet: bool = False) -> None:
     mark = VENDOR / "stamp.json"
     if mark.exists() and mark.read_text(encoding="utf-8") == stamp():
         return
-    wanted = [(package, version, integrity) for _, package, version, integrity, _ in PACKAGES]
-    missing = [each for each in wanted if not is_good(*each)]
-    if missing and offline:
-        names = ", ".join(package for package, _, _ in missing)
-        raise AssetError(f"{names} not in the cache: run the command once with a network")
-    if missing:
-        download(missing)
+    fill_cache(PACKAGES, offline=offline)
     building = VENDOR.with_name("vendor.new")
     shutil.rmtree(building, ignore_errors=True)
     for name, package, version, _, patterns in PACKAGES:

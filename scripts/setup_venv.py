@@ -30,6 +30,8 @@ CAUSES = {
     "connect and run the command again",
     "Network is unreachable": "there is no network: set-up needs it once; "
     "connect and run the command again",
+    "confirming the ssl certificate": "the package index showed a certificate that this machine "
+    "does not trust (often a proxy's): have pip told where its authority's is, in PIP_CERT",
     "Could not find a version that satisfies": "a pinned package is not to be had from here "
     "(no network, a package index that lacks it, or a Python it does not support)",
     "Permission denied": "the course folder is not writable: clone it to a folder of your own",

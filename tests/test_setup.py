@@ -36,6 +36,11 @@ def test_an_old_python_is_named(monkeypatch, capsys):
         ("ERROR: [Errno 28] No space left on device", "disk is full"),
         ("NewConnectionError: Failed to establish a new connection: [Errno 101]", "no network"),
         ("[Errno -3] Temporary failure in name resolution", "no network"),
+        (
+            "Could not fetch URL: There was a problem confirming the ssl certificate: x\n"
+            "ERROR: ResolutionImpossible",
+            "PIP_CERT",
+        ),
         ("ERROR: Could not find a version that satisfies the requirement torch", "not to be had"),
         ("[Errno 13] Permission denied: '.venv'", "not writable"),
         ("something\nelse happened.\n", "else happened"),
