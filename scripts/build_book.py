@@ -260,12 +260,14 @@ def stage(target: Path, *, execute: bool) -> None:
     """Gather the sources in one folder, with the pages' own names, and nothing else in it."""
     sys.path.insert(0, str(BOOK))
     import generate
+    import licences
 
     wanted: dict[str, str | bytes] = {
         "_toc.yml": yaml.safe_dump(contents(), sort_keys=False),
         "references.bib": (BOOK / "references.bib").read_bytes(),
     }
     wanted |= {f"_generated/{name}": text for name, text in generate.pieces(pages()).items()}
+    wanted["_generated/licences.md"] = licences.page(fetch_assets.archives())
     for page in pages():
         source = source_of(page)
         if source.suffix == ".ipynb":

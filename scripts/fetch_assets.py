@@ -188,6 +188,11 @@ def cached(package: str, version: str) -> Path:
     return CACHE / f"{package.replace('@', '').replace('/', '-')}-{version}.tgz"
 
 
+def archives() -> list[tuple[Path, str, str]]:
+    """Return (archive in the cache, npm package, version) of all that the pages use."""
+    return [(cached(package, version), package, version) for _, package, version, *_ in PACKAGES]
+
+
 def is_good(package: str, version: str, integrity: str) -> bool:
     """Tell whether the cache holds a package, undamaged."""
     path = cached(package, version)

@@ -264,6 +264,7 @@ def test_staging_leaves_nothing_of_an_earlier_build(course, tmp_path, monkeypatc
     build_book.stage(target, execute=False)
     files = {path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file()}
     assert files == {
+        "_generated/licences.md",
         "_generated/status.md",
         "_toc.yml",
         "intro.md",
