@@ -1,4 +1,4 @@
-"""The version is the same everywhere, its notes can be had, and the workflow runs what it should."""
+"""One version everywhere, its notes can be had, and the workflow runs what it should."""
 
 import datetime
 import re
