@@ -33,12 +33,15 @@ bench: setup  ## measure the course's code against well-known libraries
 	@$(PY) bench/run.py
 
 # Two workers with one thread each are faster here than one worker with two.
-TEST := OMP_NUM_THREADS=1 COURSE_PROGRESS=0 COURSE_RECORD=0 COURSE_DEVICE=cpu HF_HUB_OFFLINE=1 \
-	TOKENIZERS_PARALLELISM=false $(PY) -m pytest -p no:cacheprovider -q
+QUIETLY := OMP_NUM_THREADS=1 COURSE_PROGRESS=0 COURSE_RECORD=0 COURSE_DEVICE=cpu HF_HUB_OFFLINE=1 \
+	TOKENIZERS_PARALLELISM=false
+PYTEST := $(PY) -m pytest -p no:cacheprovider -q
+TEST := $(QUIETLY) $(PYTEST)
 
 test: setup lint  ## unit tests, nbval on every notebook, the site in a real browser
 	@echo "== Unit tests ==" && $(TEST) tests --ignore=tests/site -n $(WORKERS)
-	@echo "== Notebooks: every output compared ==" && $(TEST) --nbval notebooks \
+	@echo "== Notebooks: every output compared ==" && \
+		$(QUIETLY) $(PY) scripts/cut_off.py $(PYTEST) --nbval notebooks \
 		--nbval-sanitize-with tests/nbval.cfg --nbval-cell-timeout 600 -n $(WORKERS) --dist loadscope
 	@echo "== Website and slides in a browser ==" && $(TEST) tests/site
 
