@@ -9,7 +9,7 @@ PY := .venv/bin/python
 WORKERS ?= 2
 export HF_HUB_DISABLE_TELEMETRY := 1
 .DEFAULT_GOAL := help
-.PHONY: help setup book lab slides bench test lint notebooks chapter clean
+.PHONY: help setup book lab slides bench test lint notebooks chapter assignment grade clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -54,6 +54,14 @@ notebooks: setup  ## run every notebook in place and keep the outputs
 
 chapter: setup  ## begin a new chapter: make chapter NAME=distillation
 	@$(PY) scripts/new_chapter.py "$(NAME)" --title "$(TITLE)"
+
+assignment: setup  ## a student's notebook of a chapter: make assignment CHAPTER=04
+	@$(PY) scripts/assignments.py make "$(CHAPTER)" $(if $(OUT),--out "$(OUT)") \
+		$(if $(POINTS),--points "$(POINTS)")
+
+grade: setup  ## grade what came back: make grade CHAPTER=04 SUBMISSIONS=folder
+	@$(PY) scripts/assignments.py grade "$(CHAPTER)" "$(SUBMISSIONS)" $(if $(OUT),--out "$(OUT)") \
+		$(if $(SEED),--seed "$(SEED)") $(if $(TRUST),--trust)
 
 clean:  ## remove what was built (the environment and the data stay)
 	@rm -rf book/_build lessons/_build .pytest_cache .ruff_cache .hypothesis

@@ -1,8 +1,8 @@
 """The parts of the website that are made from data at build time.
 
 `pieces` returns them by file name: the concept map from chapters.yml, the table of measurements
-from bench/results/*.json, the list of lectures from lessons/, and the picture on the first page
-from attention.json (which figures.py writes).
+from bench/results/*.json, the list of lectures from lessons/, and the explorer on the first page,
+for which the picture of attention.json (which figures.py writes) stands in without JavaScript.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def pieces(pages: list[str]) -> dict[str, str]:
     parts = yaml.safe_load((BOOK / "chapters.yml").read_text(encoding="utf-8"))
     return {
         "concept_map.html": concept_map(parts, pages),
-        "attention.html": attention_figure(json.loads((BOOK / "attention.json").read_text())),
+        "attention.html": attention_explorer(json.loads((BOOK / "attention.json").read_text())),
         "lectures.html": lectures(sorted(LESSONS.glob("[0-9][0-9]_*.md"))),
         "measurements.md": measurements(sorted(RESULTS.glob("*.json"))),
         "status.md": status(parts, pages),
@@ -148,11 +148,11 @@ def map_node(chapter: dict, corner: tuple[int, int], pages: list[str]) -> str:
     label, middle = escape(chapter["short"]), x + NODE_WIDTH // 2
     shape = (
         f'<rect x="{x}" y="{y}" width="{NODE_WIDTH}" height="{NODE_HEIGHT}" rx="8"/>'
-        f'<text class="number" x="{middle}" y="{y + 18}">{chapter["number"]}</text>'
+        f'<text class="number" x="{middle}" y="{y + 18}">{chapter["number"]}</text> '
         f'<text class="short" x="{middle}" y="{y + 35}">{label}</text>'
     )
     if page_of(chapter) in pages:
-        name = f"Chapter {chapter['number']}, {label}"
+        name = f"Chapter {chapter['number']} {label}"  # holds the words that show
         return f'<a class="ready" href="{page_of(chapter)}.html" aria-label="{name}">{shape}</a>'
     return f'<g class="planned"><title>Chapter {chapter["number"]}: planned</title>{shape}</g>'
 
@@ -178,6 +178,22 @@ def map_as_list(parts: list[dict], pages: list[str]) -> str:
 
 
 # ------------------------------------------------------------------------------- attention
+def attention_explorer(data: dict) -> str:
+    """Return the explorer of the first page; where no script runs, the picture shows instead."""
+    from utils.widgets import AttentionExplorer
+
+    explorer = AttentionExplorer(
+        "Anna read the book on the river bank", "bank", source="head 5", compact=True
+    )
+    picture = explorer.embed("first-page", fallback=attention_figure(data))
+    return f"""<div class="live">
+<p class="live-note"><strong>Attention, live.</strong> A head of a released encoder of 22.7 million
+parameters, computed by your browser. Ask “bank”, then “read”, then change the sentence.
+<a href="notebooks/04_attention.html">Chapter 4</a> derives every number.</p>
+{picture}</div>
+"""
+
+
 def attention_figure(data: dict) -> str:
     """Draw a head's weights as lines between two columns of tokens; pointing picks a query."""
     tokens, weights, chosen = data["tokens"], data["weights"], data["query"]

@@ -14,7 +14,9 @@ from __future__ import annotations
 import argparse
 import copy
 import hashlib
+import json
 import os
+import re
 import shutil
 import sys
 import time
@@ -24,6 +26,7 @@ from pathlib import Path
 import nbformat
 import yaml
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import build_slides
 import fetch_assets
@@ -117,11 +120,31 @@ def check_contents() -> None:
             )
 
 
+def check_launch_buttons() -> None:
+    """Stop when book/_config.yml asks for launch buttons and does not say of which repository."""
+    config = yaml.safe_load((BOOK / "_config.yml").read_text(encoding="utf-8"))
+    wanted = [
+        name for name, url in config.get("launch_buttons", {}).items() if "_url" in name and url
+    ]
+    url = config.get("repository", {}).get("url", "")
+    if wanted and not url:
+        raise BuildError(
+            f"book/_config.yml gives launch_buttons.{wanted[0]} and no repository.url: fill in the "
+            "address of the repository that the chapters are opened from"
+        )
+    if "colab_url" in wanted and "github.com/" not in url:
+        raise BuildError(
+            "book/_config.yml gives launch_buttons.colab_url, and Colab opens chapters from GitHub "
+            f"only, not from {url}: leave colab_url empty"
+        )
+
+
 # ------------------------------------------------------------------------------- execution
 def cache_folder() -> Path:
     """Return where runs are kept; the name stands for all that a run depends on but itself."""
     digest = hashlib.sha256(sys.version.encode())
-    names = [*ROOT.glob("utils/**/*.py"), *ROOT.glob("utils/**/*.json")]
+    kinds = ("py", "json", "js", "css")  # the explorers' scripts are part of what a run saves
+    names = [path for kind in kinds for path in ROOT.glob(f"utils/**/*.{kind}")]
     names += [ROOT / "constraints.txt", ROOT / "pyproject.toml"]
     names += ROOT.glob("bench/results/*.json")  # some chapters show them
     for path in sorted(names):
@@ -194,8 +217,6 @@ def first_line(text: str) -> str:
 
 def tail(text: str, lines: int = 15) -> str:
     """Return the end of a traceback, without colour codes."""
-    import re
-
     plain = re.sub(r"\x1b\[[0-9;]*m", "", text).strip().splitlines()
     return "\n".join("    " + line for line in plain[-lines:])
 
@@ -203,20 +224,45 @@ def tail(text: str, lines: int = 15) -> str:
 # ------------------------------------------------------------------------------- staging
 WORDS_PER_MINUTE = 200  # of prose
 LINES_PER_MINUTE = 15  # of code
+NUMBERS = {"1": "one", "2": "two", "4": "four", "8": "eight"}
 
 
 def for_the_site(notebook: nbformat.NotebookNode, page: str) -> nbformat.NotebookNode:
-    """Return a notebook with what only its page has: links under the title, folded solutions."""
+    """Return a notebook with what only its page has.
+
+    Links stand under the title, solutions are folded, and an explorer comes with its words, which
+    show where no script runs.
+    """
     result = copy.deepcopy(notebook)
+    say_in_words(result)
     solved = page.startswith("notebooks/solutions/")
     for cell in result.cells if solved else []:
         if "solution" in cell.metadata.get("tags", []):
             cell.metadata["tags"] = [*cell.metadata["tags"], "hide-input"]
     title, line_break, rest = result.cells[0].source.partition("\n")
-    links = companions(page) if solved else [reading_time(notebook), *companions(page)]
+    times = [] if solved else [reading_time(notebook), *run_time(page)]
+    links = [*times, *companions(page)]
     line = f'<p class="companions">{" · ".join(links)}</p>'
     result.cells[0].source = f"{title}\n\n{line}\n{line_break}{rest}"
     return result
+
+
+def say_in_words(notebook: nbformat.NotebookNode) -> None:
+    """Put an explorer's words after it; course.js hides them once the explorer shows."""
+    from utils.widgets.base import STATE_TYPE, VIEW_TYPE, in_words
+
+    saved = notebook.metadata.get("widgets", {}).get(STATE_TYPE, {}).get("state", {})
+    for cell in notebook.cells:
+        for output in list(cell.get("outputs", [])):
+            view = output.get("data", {}).get(VIEW_TYPE, {})
+            if saved.get(view.get("model_id"), {}).get("model_module") == "anywidget":
+                words = (
+                    f'<div class="explorer-fallback">{in_words(output.data["text/plain"])}</div>'
+                )
+                cell.outputs.insert(
+                    cell.outputs.index(output) + 1,
+                    nbformat.v4.new_output("display_data", {"text/html": words}),
+                )
 
 
 def companions(page: str) -> list[str]:
@@ -245,6 +291,26 @@ def reading_time(notebook: nbformat.NotebookNode) -> str:
     )
     minutes = words / WORDS_PER_MINUTE + lines / LINES_PER_MINUTE
     return f"About {max(5, 5 * round(minutes / 5))} minutes to read"
+
+
+def run_time(page: str) -> list[str]:
+    """Say how long a chapter takes to run, if bench/chapter_times.py has measured it.
+
+    The link leads to the measurement, which says on what machine and when.
+    """
+    path = ROOT / "bench" / "results" / "chapter_times.json"
+    if not path.exists():
+        return []
+    measured = json.loads(path.read_text(encoding="utf-8"))
+    seconds = dict(measured["rows"]).get(page.rpartition("/")[2])
+    if seconds is None:
+        return []
+    minutes = max(1, round(seconds / 60))
+    long = "under half a minute" if seconds < 30 else f"about {minutes} minute{'s' * (minutes > 1)}"
+    place = re.sub(r"[^a-z0-9]+", "-", measured["title"].lower()).strip("-")
+    cores = measured["machine"]["cores"]
+    words = f"{long} to run on {NUMBERS.get(cores, cores)} core{'s' * (cores != '1')}"
+    return [f'<a href="../measurements.html#{place}">{words}</a>']
 
 
 def put(path: Path, content: str | bytes) -> None:
@@ -386,6 +452,7 @@ def build_book(build: Path = BUILD, *, execute: bool = False, verbose: bool = Fa
     # Jupyter and matplotlib print their own notices; none belongs into a build's output.
     os.environ.setdefault("JUPYTER_PLATFORM_DIRS", "1")
     check_contents()
+    check_launch_buttons()
     fetch_assets.fetch()
     stage(build / "src", execute=execute)
     run_sphinx(build, verbose=verbose)

@@ -3,6 +3,7 @@
     python scripts/notebooks.py build SOURCE.py NOTEBOOK.ipynb    from jupytext's percent format
     python scripts/notebooks.py run NOTEBOOK.ipynb ...            run in place, keep the outputs
     python scripts/notebooks.py check [NOTEBOOK.ipynb ...]        conventions only, run nothing
+    python scripts/notebooks.py refresh [NOTEBOOK.ipynb ...]      give explorers today's scripts
 
 A notebook is committed with the outputs of a clean run. `run` gives that run: a fresh kernel in
 the notebook's own folder, no network for the model hub, no progress bars, metadata reduced to what
@@ -131,6 +132,31 @@ def _join_streams(cell: nbformat.NotebookNode) -> None:
         cell.outputs = joined
 
 
+def refresh(path: Path) -> bool:
+    """Give saved explorers the scripts and styles of utils/widgets as they are now; run nothing.
+
+    Their numbers stay: a notebook whose explorers are given other numbers has to run again.
+    Returns whether something has changed.
+    """
+    sys.path.insert(0, str(ROOT))
+    from utils import widgets
+
+    notebook = nbformat.read(path, as_version=4)
+    changed = False
+    for saved in notebook.metadata.get("widgets", {}).values():
+        for model in saved["state"].values():
+            module, _, name = model["state"].get("_anywidget_id", "").rpartition(".")
+            if not module.startswith("utils.widgets."):
+                continue
+            kind = getattr(widgets, name)
+            today = {"_esm": kind._esm, "_css": kind._css}
+            changed |= any(model["state"][key] != value for key, value in today.items())
+            model["state"].update(today)
+    if changed:
+        nbformat.write(notebook, path)
+    return changed
+
+
 def alts_of(output: nbformat.NotebookNode) -> list[str]:
     """Return the alternative texts that an output carries (see `utils.plot.show`)."""
     return [value["alt"] for value in output.get("metadata", {}).values() if "alt" in value]
@@ -243,7 +269,11 @@ def main() -> int:
     building = commands.add_parser("build", help="make a notebook of a percent-format script")
     building.add_argument("source", type=Path)
     building.add_argument("target", type=Path)
-    for name, text in (("run", "run in place, keep the outputs"), ("check", "check conventions")):
+    for name, text in (
+        ("run", "run in place, keep the outputs"),
+        ("check", "check conventions"),
+        ("refresh", "give saved explorers today's scripts"),
+    ):
         command = commands.add_parser(name, help=text)
         command.add_argument("notebooks", type=Path, nargs="*")
     options = parser.parse_args()
@@ -255,7 +285,10 @@ def main() -> int:
         paths = options.notebooks or all_notebooks()
     failed = 0
     for path in paths:
-        if options.command != "check":
+        if options.command == "refresh":
+            if refresh(path):
+                print(f"{path}: explorers refreshed")
+        elif options.command != "check":
             try:
                 print(f"{path}: ran in {run(path.resolve()):.0f} s")
             except CellExecutionError as error:

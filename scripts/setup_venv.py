@@ -10,6 +10,7 @@ sentence.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -21,6 +22,14 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 STAMP = VENV / "course-setup.sha256"
 NEEDED_GB = 5
+# What nbgrader adds to JupyterLab; `make assignment` and `make grade` need none of it.
+FOR_INSTRUCTORS = {
+    "lab": ["@jupyter/nbgrader", "@jupyter-notebook/lab-extension"],
+    "server": [
+        f"nbgrader.server_extensions.{name}"
+        for name in ("formgrader", "validate_assignment", "assignment_list", "course_list")
+    ],
+}
 # pip's own words for what most often goes wrong, and ours.
 CAUSES = {
     "No space left on device": "the disk is full: free about {need} GB and run the command again",
@@ -78,6 +87,19 @@ def run(*command: str | Path) -> None:
         fail(explain(done.stdout))
 
 
+def keep_jupyter_plain(prefix: Path) -> None:
+    """Leave what only instructors need out of JupyterLab: menus of nbgrader, slower starts."""
+    folder = prefix / "etc" / "jupyter"
+    lab = {"disabledExtensions": dict.fromkeys(FOR_INSTRUCTORS["lab"], True)}
+    server = {"ServerApp": {"jpserver_extensions": dict.fromkeys(FOR_INSTRUCTORS["server"], False)}}
+    for name, content in (
+        ("labconfig/page_config.json", lab),
+        ("jupyter_server_config.json", server),
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(json.dumps(content, indent=2))
+
+
 def install() -> None:
     """Make .venv and install what constraints.txt pins."""
     try:
@@ -94,6 +116,7 @@ def install() -> None:
         # and seqeval, which comes as source only, fails to fetch its build tools by itself.
         run(*pip, "-c", "constraints.txt", "setuptools", "setuptools-scm", "wheel")
         run(*pip, "-c", "constraints.txt", "--no-build-isolation", "-e", ".[dev]")
+        keep_jupyter_plain(VENV)
         STAMP.write_text(fingerprint())
     except OSError as error:
         fail(explain(str(error)))

@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from html import unescape
 from pathlib import Path
 
 import nbformat
@@ -251,7 +252,10 @@ def test_a_run_is_found_again_until_the_package_changes(course, tmp_path):
     before = build_book.cache_folder()
     assert build_book.cache_folder() == before
     module.write_text("x = 2\n")
-    assert build_book.cache_folder() != before
+    changed = build_book.cache_folder()
+    assert changed != before
+    (tmp_path / "utils" / "a.js").write_text("")  # an explorer's script is saved with a run
+    assert build_book.cache_folder() != changed
 
 
 def test_staging_leaves_nothing_of_an_earlier_build(course, tmp_path, monkeypatch):
@@ -302,6 +306,41 @@ def test_solutions_are_folded_and_lead_back():
     assert 'href="../02_tokens.html"' in title.source and "minutes" not in title.source
 
 
+def test_an_explorer_comes_with_its_words():
+    """Only the course's own: other widgets are shown as saved, and say so."""
+    views = [
+        new_output(
+            "display_data",
+            {
+                "application/vnd.jupyter.widget-view+json": {"model_id": name},
+                "text/plain": f"{name} & <b>",
+            },
+        )
+        for name in ("ours", "theirs")
+    ]
+    notebook = new_notebook(cells=[new_markdown_cell("# A"), new_code_cell("x", outputs=views)])
+    models = {"ours": "anywidget", "theirs": "@jupyter-widgets/controls"}
+    state = {name: {"model_module": module, "state": {}} for name, module in models.items()}
+    notebook.metadata["widgets"] = {
+        "application/vnd.jupyter.widget-state+json": {"state": state, "version_major": 2}
+    }
+    first, words, second = build_book.for_the_site(notebook, "notebooks/02_tokens").cells[1].outputs
+    assert (first, second) == tuple(views)
+    assert words.data == {
+        "text/html": '<div class="explorer-fallback"><pre class="explorer-words">'
+        "ours &amp; &lt;b&gt;</pre></div>"
+    }
+    assert len(notebook.cells[1].outputs) == 2  # a copy was changed
+
+
+def test_the_first_page_has_an_explorer_and_a_picture_to_stand_in():
+    data = json.loads((ROOT / "book" / "attention.json").read_text(encoding="utf-8"))
+    html = generate.attention_explorer(data)
+    assert generate.attention_figure(data) in html.split('<div class="explorer-fallback">')[1]
+    assert html == generate.attention_explorer(data)  # nothing random: the page is not built anew
+    assert html.count('"model_id": "first-page"') == 1
+
+
 @pytest.mark.parametrize(("words", "lines", "minutes"), [(10, 0, 5), (2000, 75, 15), (0, 300, 20)])
 def test_reading_time_counts_prose_and_visible_code(words, lines, minutes):
     hidden = new_code_cell("x = 1\n" * 1000)
@@ -332,6 +371,84 @@ def test_a_file_that_has_not_changed_is_not_written_again(tmp_path):
     before = path.stat().st_mtime_ns
     build_book.put(path, b"text")
     assert path.stat().st_mtime_ns == before
+
+
+# ------------------------------------------------------------------------------- launch buttons
+CONFIG = yaml.safe_load((ROOT / "book" / "_config.yml").read_text(encoding="utf-8"))
+HOSTS = {
+    "colab_url": "https://colab.example.org",
+    "binderhub_url": "https://binder.example.org",
+    "jupyterhub_url": "https://hub.example.org",
+}
+
+
+@pytest.fixture
+def configured(course):
+    """Return a function that writes the small course's _config.yml: ours, with some changes."""
+
+    def configure(repository, **launch):
+        config = CONFIG | {"repository": {"url": repository, "branch": "main"}}
+        config["launch_buttons"] = CONFIG["launch_buttons"] | launch
+        (build_book.BOOK / "_config.yml").write_text(yaml.safe_dump(config))
+
+    return configure
+
+
+def built_pages(course, tmp_path):
+    """Build the website of a small course, and return the HTML of each of its pages."""
+    (build_book.BOOK / "references.bib").write_text("")
+    (build_book.BOOK / "_ext").symlink_to(ROOT / "book" / "_ext")
+    (build_book.BOOK / "_static").symlink_to(ROOT / "book" / "_static")
+    first = new_markdown_cell("# Language models")
+    course("01_language_models", first)
+    course("solutions/01_language_models", first)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(generate, "pieces", lambda pages: {})
+        build_book.stage(tmp_path / "site" / "src", execute=False)
+        build_book.run_sphinx(tmp_path / "site", verbose=False)
+    pages = ("intro", "notebooks/01_language_models", "notebooks/solutions/01_language_models")
+    return {page: (tmp_path / "site" / "html" / f"{page}.html").read_text() for page in pages}
+
+
+def test_launch_buttons_open_the_chapter_where_it_lies_in_the_repository(
+    course, configured, tmp_path
+):
+    configured("https://github.com/someone/a-course", **HOSTS)
+    pages = built_pages(course, tmp_path)
+    assert "example.org" not in pages.pop("intro")  # no notebook
+    for page, html in pages.items():
+        links = {unescape(link) for link in re.findall(r'href="(https://[^"]*example[^"]*)"', html)}
+        path = f"{page}.ipynb"
+        assert (build_book.ROOT / path).exists()
+        hub = "repo=https%3A//github.com/someone/a-course&urlpath=lab/tree/a-course/"
+        assert links == {
+            f"{HOSTS['colab_url']}/github/someone/a-course/blob/main/{path}",
+            f"{HOSTS['binderhub_url']}/v2/gh/someone/a-course/main?urlpath=lab/tree/{path}",
+            f"{HOSTS['jupyterhub_url']}/hub/user-redirect/git-pull?{hub}{path}&branch=main",
+        }
+
+
+def test_without_addresses_there_are_no_launch_buttons(course, configured, tmp_path):
+    configured("https://github.com/someone/a-course")
+    for html in built_pages(course, tmp_path).values():
+        assert "launch-buttons" not in html and "fa-rocket" not in html
+
+
+@pytest.mark.parametrize(
+    ("repository", "launch", "words"),
+    [
+        ("", {"binderhub_url": "https://b.example"}, "binderhub_url and no repository.url"),
+        ("https://gitlab.com/a/b", {"colab_url": "https://c.example"}, "from GitHub only"),
+    ],
+)
+def test_launch_buttons_that_would_lead_nowhere_are_refused(configured, repository, launch, words):
+    configured(repository, **launch)
+    with pytest.raises(build_book.BuildError, match=re.escape(words)):
+        build_book.check_launch_buttons()
+
+
+def test_the_courses_own_launch_buttons_are_in_order():
+    build_book.check_launch_buttons()
 
 
 # ------------------------------------------------------------------------------- assets

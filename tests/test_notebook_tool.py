@@ -126,3 +126,27 @@ def checks_called(path):
         cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"
     )
     return set(re.findall(r"checks\.(\w+)\(\1", sources))
+
+
+def test_refresh_gives_saved_explorers_todays_scripts_and_nothing_else(tmp_path):
+    from utils.widgets import PositionExplorer
+
+    path = tmp_path / "notebook.ipynb"
+    kind = "utils.widgets.positions.PositionExplorer"
+    old = {"_esm": "old", "_css": "old", "_anywidget_id": kind, "data": {"offset": 3}}
+    models = {
+        "a": {"model_module": "anywidget", "state": dict(old)},
+        "b": {"model_module": "@jupyter-widgets/base", "state": {"_esm": "not ours"}},
+    }
+    notebook = new_notebook(cells=[new_markdown_cell("# Title")])
+    kept = "application/vnd.jupyter.widget-state+json"
+    notebook.metadata["widgets"] = {kept: {"state": models, "version_major": 2}}
+    nbformat.write(notebook, path)
+    assert tool.refresh(path)
+    found = nbformat.read(path, as_version=4).metadata.widgets[kept].state
+    today = {"_esm": PositionExplorer._esm, "_css": PositionExplorer._css}
+    assert found["a"].state == {**old, **today}
+    assert found["b"].state == {"_esm": "not ours"}
+    before = path.read_bytes()
+    assert not tool.refresh(path)
+    assert path.read_bytes() == before

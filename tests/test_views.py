@@ -64,6 +64,13 @@ def test_a_frame_is_locked_and_named(kind):
     assert ABOUT in repr(frame)
 
 
+@pytest.mark.parametrize(("kind", "controls"), [("head", 1), ("model", 0), ("neuron", 2)])
+def test_every_control_has_a_name(kind, controls):
+    found = re.findall(r"<select\b[^>]*>", made(kind).page)
+    assert len(found) == controls
+    assert all(re.search(r'aria-label="\w+"', control) for control in found)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_is_loaded_from_elsewhere(kind):
     frame = made(kind)

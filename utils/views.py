@@ -79,6 +79,8 @@ svg {{ min-width: {width}px; }}
 <script>{unpack}</script>
 </body></html>"""
 
+CONTROLS = {"layer": "Layer", "att_head": "Head", "filter": "Attention"}  # id -> its name
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -310,6 +312,10 @@ def _frame(title: str, about: str, from_bertviz: str, width: int, height: int) -
     inline = re.compile(r"<script[^>]*>(.*?)</script>", re.DOTALL)
     markup = inline.sub("", without)
     scripts = "\n;\n".join([*_libraries(), SHIM, *inline.findall(without)])
+    for control, name in CONTROLS.items():  # the words beside a control are no label of it
+        markup = markup.replace(
+            f'<select id="{control}">', f'<select id="{control}" aria-label="{name}">'
+        )
     identifier = re.search(r"bertviz-[0-9a-f]{32}", markup).group()  # random, so it would differ
     markup, scripts = (text.replace(identifier, "bertviz-view") for text in (markup, scripts))
     page = PAGE.format(

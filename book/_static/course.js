@@ -1,6 +1,7 @@
 /* Show the diagrams and the saved widgets of a page, without a kernel and without a network.
 
-   Their libraries weigh 2.5 and 3.6 MB, so each loads only when something that needs it comes
+   The course's own widgets need no library: see showExplorer. The libraries of the others and of
+   the diagrams weigh 3.6 and 2.5 MB, so each loads only when something that needs it comes
    near the window. All are classic scripts: browsers refuse module scripts in pages opened from
    disk. One loads at a time, because the widgets bring require.js, which defines a global
    `define`, and the diagrams' library would mistake it for its own loader. */
@@ -88,7 +89,49 @@
     });
   }
 
-  /* ---- widgets ---- */
+  /* ---- the course's own widgets: ES modules that compute here, from what Python gave them ---- */
+  /* All that their scripts ask of a model. Nobody else changes it: there is no kernel. */
+  function minimalModel(state) {
+    return {
+      get: (name) => state[name],
+      set: (name, value) => (state[name] = value),
+      on() {},
+      off() {},
+      save_changes() {},
+    };
+  }
+
+  async function showExplorer({ view, model }) {
+    const { _esm, _css, ...state } = model.state;
+    const url = URL.createObjectURL(new Blob([_esm], { type: "text/javascript" }));
+    const { default: widget } = await import(url);
+    URL.revokeObjectURL(url);
+    if (!styles.has(_css)) {
+      styles.add(_css);
+      document.head.append(Object.assign(document.createElement("style"), { textContent: _css }));
+    }
+    const el = Object.assign(document.createElement("div"), { className: "widget-subarea" });
+    view.after(el);
+    await widget.render({ model: minimalModel(state), el });
+    for (const words of view.parentElement.querySelectorAll(".explorer-fallback"))
+      words.hidden = true; // they stood in for it
+  }
+
+  /* Take the course's own widgets out of the page's views, before the library finds them. */
+  function findExplorers(views) {
+    if (!views.length) return [];
+    const { models } = savedWidgets();
+    return views
+      .map((view) => ({ view, model: models[JSON.parse(view.textContent).model_id] }))
+      .filter(({ view, model }) => {
+        if (!model || model.model_module !== "anywidget") return false;
+        view.type = "application/json";
+        view.dataset.explorer = "";
+        return true;
+      });
+  }
+
+  /* ---- other widgets ---- */
   /* The widgets' library typesets labels by MathJax 2's interface; the pages have MathJax 3. */
   function speakOldMathJax() {
     const mathjax = window.MathJax;
@@ -144,7 +187,7 @@
       childList: true,
       subtree: true,
     });
-    for (const view of views) explainWidget(view, models);
+    for (const view of others) explainWidget(view, models);
     await load("requirejs/require.js");
     // The library finds its icons next to the file that its parts are said to come from.
     const part = (name) => ["@jupyter-widgets/" + name, vendor + "html-manager/dist/" + name];
@@ -154,10 +197,80 @@
     await load("html-manager/dist/embed-amd.js"); // shows every view once the page is complete
   }
 
-  const views = document.querySelectorAll('script[type="application/vnd.jupyter.widget-view+json"]');
-  whenNear(document.querySelectorAll("pre.mermaid"), () => inTurn(startDiagrams));
+  const kind = 'script[type="application/vnd.jupyter.widget-view+json"]';
+  const styles = new Set(); // what the page has already
+  const views = [...document.querySelectorAll(kind)];
+  const explorers = findExplorers(views);
+  const others = views.filter((view) => !("explorer" in view.dataset));
   // A script has no box that could come into view; the cell around it has.
-  whenNear([...views].map((view) => view.closest(".cell") || view.parentElement), () =>
-    inTurn(startWidgets)
-  );
+  const boxOf = (view) => view.closest(".cell") || view.parentElement;
+  whenNear(document.querySelectorAll("pre.mermaid"), () => inTurn(startDiagrams));
+  for (const explorer of explorers)
+    whenNear([boxOf(explorer.view)], () =>
+      showExplorer(explorer).catch((error) => console.error("course.js:", error))
+    );
+  whenNear(others.map(boxOf), () => inTurn(startWidgets));
+})();
+
+/* Keep every part of a page within reach of the keyboard, and give the sliders their names. */
+(function () {
+  "use strict";
+  const SCROLLS =
+    "mjx-container, div.math, .cell_output, .widget-subarea, .jp-OutputArea-output, .table-wide";
+
+  /* What is wider than its box scrolls by the arrow keys, once the tab key leads to it. The theme
+     sees to code and tables. */
+  function reachWhatScrolls() {
+    for (const box of document.querySelectorAll(SCROLLS)) {
+      const scrolls =
+        box.scrollWidth > box.clientWidth && getComputedStyle(box).overflowX !== "visible";
+      if (scrolls && !box.hasAttribute("tabindex")) {
+        box.tabIndex = 0;
+        box.dataset.reached = "";
+      } else if (!scrolls && "reached" in box.dataset) {
+        box.removeAttribute("tabindex");
+        delete box.dataset.reached;
+      }
+    }
+  }
+
+  /* The widgets' library writes a slider's name beside it, and does not call its handle so. */
+  function nameSliders() {
+    for (const handle of document.querySelectorAll(".noUi-handle:not([aria-label])")) {
+      const label = handle.closest(".jupyter-widgets")?.querySelector(".widget-label");
+      handle.setAttribute("aria-label", label?.textContent.trim() || "Slider");
+    }
+  }
+
+  let soon;
+  function look() {
+    clearTimeout(soon);
+    soon = setTimeout(() => {
+      nameSliders();
+      reachWhatScrolls();
+    }, 200);
+  }
+  const main = document.querySelector("main");
+  if (!main) return;
+  addEventListener("resize", look);
+  addEventListener("load", look);
+  new MutationObserver(look).observe(main, { childList: true, subtree: true });
+  look();
+})();
+
+/* Fetch the next page while the reader is busy with this one, so that it opens at once. */
+(function () {
+  "use strict";
+  const next = document.querySelector('link[rel="next"]');
+  const { saveData, effectiveType } = navigator.connection || {};
+  if (!next || !location.protocol.startsWith("http")) return; // a page opened from disk has it
+  if (saveData || /2g/.test(effectiveType)) return; // the reader pays for what is loaded
+  addEventListener("load", () => {
+    const idle = window.requestIdleCallback || ((task) => setTimeout(task, 2000));
+    idle(() => {
+      const link = document.createElement("link");
+      Object.assign(link, { rel: "prefetch", href: next.href });
+      document.head.append(link);
+    });
+  });
 })();

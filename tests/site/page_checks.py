@@ -5,11 +5,14 @@ Kept apart from the tests so that test_page_checks.py can show each of them a pa
 
 from __future__ import annotations
 
+import functools
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import browser
+import fetch_assets
 from playwright.sync_api import (
     Browser,
     ConsoleMessage,
@@ -34,10 +37,11 @@ READY = """async (patience) => {
   window.scrollTo(0, 0);
   const drawn = () =>
     [...document.querySelectorAll("pre.mermaid")].every((d) => d.querySelector("svg")) &&
-    [...document.querySelectorAll("script[type='application/vnd.jupyter.widget-view+json']")]
+    [...document.querySelectorAll("script[type$='widget-view+json'], script[data-explorer]")]
       .every((v) => v.parentElement.querySelector(".widget-subarea > *"));
   const end = Date.now() + patience;
   while (!drawn() && Date.now() < end) await new Promise((next) => setTimeout(next, 50));
+  for (const image of document.images) image.loading = "eager"; // the pass may have been too quick
   await Promise.all([...document.images].map((image) => image.decode().catch(() => 0)));
 }"""
 
@@ -92,7 +96,7 @@ DIAGRAMS = """() => {
 
 WIDGETS = """() => {
   const views = document.querySelectorAll(
-    "script[type='application/vnd.jupyter.widget-view+json']");
+    "script[type$='widget-view+json'], script[data-explorer]");
   return [...views]
     .filter((view) => !view.parentElement.querySelector(".widget-subarea > *"))
     .map((view) => "not shown: " + view.textContent.trim().slice(0, 80));
@@ -142,6 +146,44 @@ WIDTH = """() => {
 }"""
 
 
+HEAVY = 1_500_000  # bytes that the first view of a page may load, compressed as hosts do
+WINDOWS = ((360, 740), (768, 1024), (1440, 900))  # of a phone, a tablet, a desk
+
+SET_THEME = """async (theme) => {
+  document.documentElement.dataset.theme = theme;
+  // Colours fade from one theme to the other: judge them when they have arrived.
+  await Promise.all(document.getAnimations().map((a) => a.finished.catch(() => 0)));
+}"""
+
+# A page has ten thousand coloured words of code, and axe-core takes its time over each. One of each
+# kind stays; the others become plain text in their place. The page is fit for nothing else then.
+THIN_OUT_CODE = """() => {
+  const seen = new Set();
+  for (const word of document.querySelectorAll("pre span")) {
+    if (word.attributes.length > 1 || word.firstElementChild) continue;
+    const kind = [word.className, word.closest(".cell_input, .cell_output")?.className].join();
+    if (seen.has(kind)) word.replaceWith(word.textContent);
+    else seen.add(kind);
+  }
+}"""
+AXE = """async (rules) => {
+  const only = rules ? { runOnly: rules } : {};
+  const found = await axe.run(document, { resultTypes: ["violations"], iframes: false, ...only });
+  return found.violations
+    .filter((v) => ["serious", "critical"].includes(v.impact))
+    .flatMap((v) => v.nodes.map((n) =>
+      `${v.impact}: ${v.id}: ${n.failureSummary.split("\\n")[1].trim()}: ${n.html.slice(0, 120)}`));
+}"""
+# The rules that depend on the window and the theme; the others need to be asked once.
+LOOKS = ["color-contrast", "link-in-text-block", "scrollable-region-focusable"]
+
+
+@functools.cache
+def axe_core() -> str:
+    """Return axe-core's source."""
+    return (fetch_assets.fetch_test_tools() / "axe" / "axe.min.js").read_text(encoding="utf-8")
+
+
 class Visit:
     """A page in a browser without a network, and everything the browser reported of it.
 
@@ -157,7 +199,12 @@ class Visit:
     """
 
     def __init__(
-        self, browser: Browser, width: int = 1280, height: int = 720, dark: bool = False
+        self,
+        browser: Browser,
+        width: int = 1280,
+        height: int = 720,
+        dark: bool = False,
+        touch: bool = False,
     ) -> None:
         self.console_errors: list[str] = []
         self.failed_requests: list[str] = []
@@ -165,6 +212,7 @@ class Visit:
         self.context = browser.new_context(
             viewport={"width": width, "height": height},
             color_scheme="dark" if dark else "light",
+            has_touch=touch,
             service_workers="block",
         )
         self.context.route("**/*", self._let_in)
@@ -239,12 +287,45 @@ class Visit:
         """Return what is hard to read on its ground: WCAG 2's ratio under 4.5."""
         return self.page.evaluate(CONTRAST)
 
+    def weight(self) -> list[str]:
+        """Say if what the page has loaded is heavy. To be called before `settle` loads the rest."""
+        self.page.evaluate("() => window.MathJax && MathJax.startup && MathJax.startup.promise")
+        loaded = self.page.evaluate(browser.LOADED)["transferred"]
+        return [f"the first view loads {loaded / 1e6:.2f} MB"] if loaded > HEAVY else []
+
+    def resize(self, width: int, height: int) -> None:
+        """Make the window so large."""
+        self.page.set_viewport_size({"width": width, "height": height})
+
+    def theme(self, name: str) -> None:
+        """Change to the theme "light" or "dark", and wait until its colours are there."""
+        self.page.evaluate(SET_THEME, name)
+
+    def width(self) -> list[str]:
+        """Say if the page scrolls sideways in the window as it is."""
+        return self.page.evaluate(WIDTH)
+
     def widths(self) -> list[str]:
-        """Return the widths at which the page scrolls sideways: of a phone, a tablet, a desk."""
+        """Return the widths at which the page scrolls sideways."""
         found = []
-        for width, height in ((360, 740), (768, 1024), (1440, 900)):
-            self.page.set_viewport_size({"width": width, "height": height})
-            found += self.page.evaluate(WIDTH)
+        for window in WINDOWS:
+            self.resize(*window)
+            found += self.width()
+        return found
+
+    def barriers(self, rules: list[str] | None = None) -> list[str]:
+        """Return what axe-core calls serious or critical, in the page and in its frames.
+
+        With a list of rules, only what these find, and not in frames, which have a look of their
+        own; LOOKS are the rules that depend on the theme and the window. To be called when all
+        else is done: see THIN_OUT_CODE.
+        """
+        found = []
+        for frame in self.page.frames if rules is None else [self.page.main_frame]:
+            if not frame.evaluate("() => 'axe' in window"):
+                frame.evaluate(THIN_OUT_CODE)
+                frame.evaluate(f"{axe_core()}; 0")
+            found += frame.evaluate(AXE, rules)
         return found
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import random
+
+import browser
 import page_checks
 import pytest
 
-GOOD = """<!DOCTYPE html><html><head><title>t</title></head><body><main><h1 id="top">A page</h1>
+GOOD = """<!DOCTYPE html><html lang="en"><head><title>t</title></head><body><main>
+<h1 id="top">A page</h1>
 <p>It costs $5 or $6. <a href="#top">Up</a></p>
 <img alt="a dot" src="data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg'
  width='9' height='9'/%3E">{}</main></body></html>"""
@@ -34,6 +38,7 @@ def test_a_good_page_passes(look, tmp_path):
         visit.widgets,
         visit.contrast,
         visit.widths,
+        visit.barriers,
     )
     assert [complaint for part in (*parts, visit.complaints) for complaint in part()] == []
     assert page_checks.broken_links(tmp_path) == []
@@ -114,6 +119,47 @@ def test_a_page_that_scrolls_sideways_is_found(look):
     complaints = look("<div style='width: 700px'>wide</div>").widths()
     assert len(complaints) == 1  # not at 768 and 1440
     assert "in a window of 360" in complaints[0]
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        ("<p style='color: #999'>pale</p>", "color-contrast"),
+        ("<pre><span style='color: #999'>pale</span></pre>", "color-contrast"),
+        ("<button></button>", "button-name"),
+        ("<a href='#top'></a>", "link-name"),
+        ("<input type='text'>", "label"),
+        (
+            "<pre style='width: 90px; overflow-x: auto'>a line of many more words</pre>",
+            "scrollable-region-focusable",
+        ),
+        ("<iframe title='a frame' srcdoc='<p><button></button></p>'></iframe>", "button-name"),
+    ],
+)
+def test_barriers_are_found(look, extra, said):
+    found = look(extra).barriers()
+    assert any(said in complaint for complaint in found)
+
+
+def test_of_words_of_code_that_look_alike_one_is_judged(look):
+    word = "<span class='{}'>word</span>"
+    dark = "<style>.a { color: #222 } .b { color: #999 }</style>"
+    visit = look(dark + "<pre>" + word.format("a") * 50 + word.format("b") * 50 + "</pre>")
+    assert len([each for each in visit.barriers() if "color-contrast" in each]) == 1
+    assert visit.page.locator("pre").inner_text() == "word" * 100
+
+
+@pytest.mark.parametrize(("data", "complaints"), [("a", 0), ("random", 1)])
+def test_what_is_heavy_over_the_line_is_found(open_page, tmp_path, data, complaints):
+    """Four million letters, which weigh nothing once compressed or half of it."""
+    letters = random.Random(0).randbytes(2_000_000).hex() if data == "random" else "a" * 4_000_000
+    (tmp_path / "data.js").write_text(f"// {letters}")
+    (tmp_path / "page.html").write_text(GOOD.replace("{}", "<script src='data.js'></script>"))
+    server = browser.serve(tmp_path, compress=True)
+    visit = open_page(f"http://127.0.0.1:{server.server_port}/page.html")
+    assert len(visit.weight()) == complaints
+    server.shutdown()
+    server.server_close()
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,10 @@ NOT_ATTEMPTED = (
     "not attempted yet. Replace the line `raise NotImplementedError(...)` with your answer, "
     "run that cell, then this one again."
 )
+CHANGES_ARGUMENTS = (
+    "your function changes the arguments it is given; work on a copy "
+    "(an assignment such as x[...] = ... or x += ... writes into the caller's array)"
+)
 PATIENCE = 3  # a check may last this many times its limit if it spends the rest waiting
 MARKS = {"passed": "✓", "failed": "✗", "not attempted": "◻"}
 
@@ -51,7 +55,7 @@ class WrongAnswer(Exception):
     """The student's answer is wrong, for the reason given."""
 
 
-class _TimeUp(BaseException):
+class TimeUp(BaseException):
     """Not an Exception, so that a student's `except Exception` does not swallow it."""
 
 
@@ -74,15 +78,10 @@ class Student:
         except (NotImplementedError, WrongAnswer):
             raise
         except Exception as error:
-            raise WrongAnswer(
-                f"called with {_describe_all(args, kwargs)}, your function raised "
-                f"{type(error).__name__}: {error}{_line_of(error)}"
-            ) from error
+            text = f"{error}{_line_of(error)}"
+            raise WrongAnswer(describe_error(args, kwargs, type(error).__name__, text)) from error
         if not _same((args, kwargs), (given, given_named)):
-            wrong(
-                "your function changes the arguments it is given; work on a copy "
-                "(an assignment such as x[...] = ... or x += ... writes into the caller's array)"
-            )
+            wrong(CHANGES_ARGUMENTS)
         return answer
 
 
@@ -200,7 +199,7 @@ class Check:
             return "not attempted", NOT_ATTEMPTED
         except WrongAnswer as error:
             problem = str(error)
-        except _TimeUp:
+        except TimeUp:
             problem = (
                 f"your function was still running after {self.time_limit:g} seconds: "
                 "look for a loop that never ends, or that does far too much work"
@@ -231,13 +230,13 @@ def check(time_limit: float = 10.0) -> Callable[[Callable[..., None]], Check]:
 
 @contextmanager
 def _time_limit(seconds: float) -> Iterator[None]:
-    """Raise `_TimeUp` in this thread after that much computing, again and again until it ends."""
+    """Raise `TimeUp` in this thread after that much computing, again and again until it ends."""
     on_main_thread = threading.current_thread() is threading.main_thread()
     if hasattr(signal, "setitimer") and on_main_thread:
 
         def stop_at_next_line(_: FrameType, event: str, __: Any) -> Any:
             if event == "line":
-                raise _TimeUp
+                raise TimeUp
             return stop_at_next_line
 
         started, computed = time.monotonic(), time.thread_time()
@@ -254,7 +253,7 @@ def _time_limit(seconds: float) -> Iterator[None]:
             while frame is not None and frame.f_code.co_filename != __file__:
                 frame.f_trace = stop_at_next_line
                 frame = frame.f_back
-            raise _TimeUp
+            raise TimeUp
 
         previous, previous_trace = signal.signal(signal.SIGALRM, stop), sys.gettrace()
         signal.setitimer(signal.ITIMER_REAL, seconds, 0.5)
@@ -273,7 +272,7 @@ def _time_limit(seconds: float) -> Iterator[None]:
 
             while not deadline.wait(seconds):
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(
-                    ctypes.c_ulong(caller), ctypes.py_object(_TimeUp)
+                    ctypes.c_ulong(caller), ctypes.py_object(TimeUp)
                 )
 
         watcher = threading.Thread(target=watch, daemon=True)
@@ -320,6 +319,11 @@ def _describe_all(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
     parts = [_describe(value) for value in args]
     parts += [f"{name}={_describe(value)}" for name, value in kwargs.items()]
     return ", ".join(parts) or "no arguments"
+
+
+def describe_error(args: tuple[Any, ...], kwargs: dict[str, Any], kind: str, text: str) -> str:
+    """Say what a student's function raised, and for which arguments."""
+    return f"called with {_describe_all(args, kwargs)}, your function raised {kind}: {text}"
 
 
 def _line_of(error: Exception) -> str:
