@@ -73,13 +73,14 @@ def grade(
 ) -> list[Graded]:
     """Grade what was handed in, one notebook after the other; a bad one stops no other."""
     exercises, cells = course.exercises(chapter)
+    texts = course.texts(chapter)
     results = []
     for submission in submissions:
         began = time.monotonic()
         graded = Graded(submission.student, {}, {}, submission.problem)
         if submission.path:
             try:
-                work = clean_copy(submission.path, exercises, cells)
+                work = clean_copy(submission.path, exercises, cells, texts)
                 asked = [(e.name, work.above[e.name]) for e in exercises]
                 asked.sort(key=lambda pair: pair[1])
                 graded.outcomes = check_notebook(work.code, asked, walls, Limits(), seeds)
@@ -142,6 +143,10 @@ def _short(path: Path) -> str:
 
 def choose_walls(trust: bool) -> str:
     """Return the walls to grade behind and say what they are, or stop where there are none."""
+    if os.name != "posix":
+        raise ValueError(
+            "grading needs Linux or macOS; on Windows, run it in WSL or in a virtual machine"
+        )
     walls, reasons = best_walls()
     if walls == "none" and not trust:
         said = "".join(f"({kind} walls: {clean(why)})\n" for kind, why in reasons.items())

@@ -91,8 +91,8 @@ def pages() -> list[str]:
 
 
 def source_of(page: str) -> Path:
-    """Return the file that a page is made of: the book's own text, or a notebook."""
-    for path in (BOOK / f"{page}.md", ROOT / f"{page}.ipynb"):
+    """Return the file that a page is made of: the book's own text, a notebook, or another text."""
+    for path in (BOOK / f"{page}.md", ROOT / f"{page}.ipynb", ROOT / f"{page}.md"):
         if path.exists():
             return path
     raise BuildError(

@@ -274,3 +274,17 @@
     });
   });
 })();
+
+/* On paper nothing unfolds, and nothing loads late. */
+(function () {
+  "use strict";
+  let folded = [];
+  addEventListener("beforeprint", () => {
+    folded = [...document.querySelectorAll("main details:not([open])")];
+    for (const details of folded) details.open = true;
+    for (const late of document.querySelectorAll("[loading=lazy]")) late.loading = "eager";
+  });
+  addEventListener("afterprint", () => {
+    for (const details of folded) details.open = false;
+  });
+})();

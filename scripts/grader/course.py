@@ -177,6 +177,10 @@ class Course:
             cells[name] = cell
         return found, cells
 
+    def texts(self, chapter: Path) -> set[str]:
+        """Return the cells that were handed out."""
+        return {c.source for c in nbformat.read(self.released(chapter), as_version=4).cells}
+
     def record(
         self, chapter: Path, student: str, work: Cleaned, outcomes: dict[str, tuple[str, str]]
     ) -> tuple[dict[str, float], Path]:
@@ -215,10 +219,10 @@ class Course:
         steps = [enter_outcomes, SaveAutoGrades, AssignLatePenalties]
         grading = self.nbgrader(Autograde={"autograde_preprocessors": steps})
         _succeed(grading.autograde(chapter.stem, student))
-        handed_out = {c.source for c in nbformat.read(self.released(chapter), as_version=4).cells}
+        handed_out = self.texts(chapter)
 
         def shorten(notebook: Any, resources: Any) -> tuple[Any, Any]:
-            return _as_feedback(notebook, handed_out), resources
+            return _only_exercises(notebook, handed_out), resources
 
         telling = self.nbgrader(GenerateFeedback={"preprocessors": [GetGrades, shorten]})
         _succeed(telling.generate_feedback(chapter.stem, student))
@@ -260,26 +264,14 @@ def _with_outcomes(notebook: Any, outcomes: dict[str, tuple[str, str]]) -> Any:
     return notebook
 
 
-def _as_feedback(notebook: Any, handed_out: set[str]) -> Any:
-    """Leave what a page of feedback is about: the exercises, and the student's own cells.
-
-    A page is opened by the instructor and by the student, so it must hold nothing that a browser
-    would run: a student's own text is shown as it was typed.
-    """
+def _only_exercises(notebook: Any, handed_out: set[str]) -> Any:
+    """Leave out of a page of feedback what the chapter says above its exercises."""
     begins = [i for i, cell in enumerate(notebook.cells) if HEADING.search(cell.source)]
     graded = [i for i, cell in enumerate(notebook.cells) if cell.metadata.get("nbgrader")]
-    first = begins[-1] if begins and begins[-1] < min(graded, default=0) else 0
-    if first:  # what stands above the heading in its cell
+    if begins and begins[-1] < min(graded, default=0):
+        first = begins[-1]
+        own = [cell for cell in notebook.cells[:first] if cell.source not in handed_out]
         opening = notebook.cells[first]
         opening.source = opening.source[HEADING.search(opening.source).start() :]
-    kept = []
-    for index, cell in enumerate(notebook.cells):
-        known = cell.source in handed_out or cell.metadata.get("nbgrader") or index == first
-        if known or cell.cell_type == "code":
-            shown = cell
-        else:
-            shown = nbformat.v4.new_markdown_cell(textwrap.indent(cell.source, " " * 4))
-        if index >= first or not known:
-            kept.append(shown)
-    notebook.cells = kept
+        notebook.cells = own + notebook.cells[first:]
     return notebook

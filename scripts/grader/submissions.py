@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -189,8 +190,13 @@ def _plain(cell: dict[str, Any]) -> tuple[str, str, str]:
     )
 
 
-def clean_copy(path: Path, exercises: list[Exercise], checks: dict[str, Any]) -> Cleaned:
+def clean_copy(
+    path: Path, exercises: list[Exercise], checks: dict[str, Any], texts: set[str]
+) -> Cleaned:
     """Return a student's notebook with the checks in their places, as they were handed out.
+
+    Instructors and students open it, and pages made of it, in a browser. So a text that was not
+    handed out is shown as it was typed: nothing in it is formatted, and nothing is run.
 
     Parameters
     ----------
@@ -198,6 +204,8 @@ def clean_copy(path: Path, exercises: list[Exercise], checks: dict[str, Any]) ->
     exercises : list of Exercise
     checks : dict of str to cell
         The checks' cells as handed out, by the exercise's name.
+    texts : set of str
+        The texts that were handed out.
 
     Raises
     ------
@@ -222,8 +230,11 @@ def clean_copy(path: Path, exercises: list[Exercise], checks: dict[str, Any]) ->
         put_checks(index)
         if any(_is_check(kind, source, grade_id, exercise) for exercise in exercises):
             continue
-        make = {"code": nbformat.v4.new_code_cell, "markdown": nbformat.v4.new_markdown_cell}
-        cell = make.get(kind, nbformat.v4.new_raw_cell)(source)
+        if kind == "code":
+            cell = nbformat.v4.new_code_cell(source)
+        else:
+            as_typed = f"<pre>{escape(source)}</pre>"
+            cell = nbformat.v4.new_markdown_cell(source if source in texts else as_typed)
         if index in answers:
             cell.metadata["nbgrader"] = marks(answers[index])
         if kind == "code":

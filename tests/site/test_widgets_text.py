@@ -649,8 +649,8 @@ def chapter_page(open_page, site_url):
         visit = open_page(f"{site_url}/notebooks/{chapter}.html", width=360, height=740)
         visits.append(visit)
         visit.settle()
+        visit.page.locator(".cell:has(script[data-explorer])").last.scroll_into_view_if_needed()
         explorer = visit.page.locator(".explorer")
-        explorer.scroll_into_view_if_needed()
         expect(explorer).to_have_count(1)
         return visit.page
 
