@@ -94,7 +94,7 @@ def grade(
             except Exception as error:  # a mistake of ours must not cost the others their grades
                 graded.problem = f"the grader failed: {type(error).__name__}: {clean(error)}"
         results.append(graded)
-        done = graded.problem or f"{sum(graded.points.values()):g} points"
+        done = "not graded" if graded.problem else f"{sum(graded.points.values()):g} points"
         print(f"  {graded.student}: {done} ({time.monotonic() - began:.0f} s)", flush=True)
     return results
 
@@ -165,7 +165,7 @@ def main() -> int:
     for command in (making, grading):
         command.add_argument("chapter", help="its number, such as 04")
         command.add_argument("--out", type=Path, default=ROOT / "grading", help="course folder")
-    grading.add_argument("submissions", type=Path, help="STUDENT.ipynb, or STUDENT/CHAPTER/*.ipynb")
+    grading.add_argument("submissions", help="folder of STUDENT.ipynb or STUDENT/CHAPTER/*.ipynb")
     grading.add_argument("--seed", type=int, help="check with inputs of this seed, too")
     grading.add_argument("--trust", action="store_true", help="grade without walls if need be")
     options = parser.parse_args()
@@ -175,7 +175,9 @@ def main() -> int:
             points = points_of(options.points)
             make(chapter, Course(options.out), points)
             return 0
-        submissions = find(options.submissions, chapter.stem)
+        if not options.submissions.strip():
+            raise ValueError("name the folder of submissions, as in SUBMISSIONS=folder")
+        submissions = find(Path(options.submissions), chapter.stem)
         course = Course(options.out)
         if not course.released(chapter).exists():
             make(chapter, course, {})

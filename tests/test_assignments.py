@@ -281,6 +281,11 @@ def test_make_says_which_chapters_there_are_and_hands_out_none_that_does_not_exi
     assert "there is no chapter '77'" in error and "04_attention" in error
 
 
+def test_grade_asks_for_a_folder():
+    code, _, error = run_script("grade", "4", "")
+    assert code != 0 and "SUBMISSIONS=folder" in error
+
+
 def test_the_students_notebook_has_stubs_and_locked_checks_and_no_solution(graded):
     assert "3 exercises, 4 points" in graded.said
     notebook = nbformat.read(graded.released, as_version=4)
