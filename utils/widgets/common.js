@@ -503,17 +503,17 @@ function stepper({ label, name, back, next, describe, onchange }) {
   };
 }
 
-/* A few results, each a number under its name: [{ name, label, value, decimals }]. */
+/* A few results, each a number under its name: [{ name, label, value, decimals, unit }]. */
 function facts(list) {
   return element(
-    "dl",
+    "div",
     { class: "explorer-facts" },
     ...list.map(({ name, label, value, decimals = 2, unit = "" }) =>
       element(
-        "div",
+        "p",
         {},
-        element("dt", { text: label }),
-        element("dd", { "data-name": name, "data-value": exact(value), text: shown(value, decimals) + unit })
+        element("span", { text: `${label} ` }),
+        element("b", { "data-name": name, "data-value": exact(value), text: shown(value, decimals) + unit })
       )
     )
   );
