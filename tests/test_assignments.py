@@ -178,7 +178,7 @@ class Class:
     """A class of students, graded twice: two honest ones alone, then all of them."""
 
     early = ("right", "wrong")
-    late = ("crashing", "untouched", "tampered", "nested")
+    late = ("crashing", "tampered")
     hostile = ("deleter", "daemon", "hog", "loop", "forger", "intruder")
     broken = ("corrupt", "twice", "absent", "linked")
 
@@ -225,16 +225,14 @@ class Class:
     def hand_in_some(self):
         right = answers()
         self.hand_in("right", right)
-        self.hand_in("wrong", right | {THIRD: WRONG})
+        self.hand_in("wrong", {FIRST: right[FIRST], THIRD: WRONG})
 
     def hand_in_more(self):
         right = answers()
         exits = with_line(SECOND, "import os; os._exit(0)")
         self.hand_in("crashing", right | {SECOND: exits, THIRD: "def all_dot_products(queries:"})
-        self.hand_in("untouched", {})
-        self.hand_in("tampered", right, tampered)
-        own = self.submissions / "nested" / CHAPTER / "my work.ipynb"
-        self.hand_in("nested", right, path=own)
+        elsewhere = self.submissions / "tampered" / CHAPTER / "my work.ipynb"
+        self.hand_in("tampered", right, tampered, path=elsewhere)
 
     def hand_in_hostile(self):
         right, tell = answers(), "raise RuntimeError({})"
@@ -281,9 +279,10 @@ def test_make_says_which_chapters_there_are_and_hands_out_none_that_does_not_exi
     assert "there is no chapter '77'" in error and "04_attention" in error
 
 
-def test_grade_asks_for_a_folder():
-    code, _, error = run_script("grade", "4", "")
-    assert code != 0 and "SUBMISSIONS=folder" in error
+def test_grade_asks_for_a_folder(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["assignments.py", "grade", "4", ""])
+    assert assignments.main() == 1
+    assert "SUBMISSIONS=folder" in capsys.readouterr().err
 
 
 def test_the_students_notebook_has_stubs_and_locked_checks_and_no_solution(graded):
@@ -313,10 +312,8 @@ def test_the_students_notebook_has_stubs_and_locked_checks_and_no_solution(grade
     [
         ("right", [1, 1, 2]),
         ("tampered", [1, 1, 2]),
-        ("nested", [1, 1, 2]),
-        ("wrong", [1, 1, 0]),
+        ("wrong", [1, 0, 0]),
         ("crashing", [1, 0, 0]),
-        ("untouched", [0, 0, 0]),
     ],
 )
 def test_honest_work_gets_the_points_it_is_worth(graded, student, points):
@@ -327,14 +324,14 @@ def test_messages_say_what_is_wrong(graded):
     assert "your matrix is transposed" in graded.message("wrong", THIRD)
     assert "ended the program" in graded.message("crashing", SECOND)
     assert "SyntaxError" in graded.message("crashing", THIRD)
-    assert "not attempted yet" in graded.message("untouched", FIRST)
-    assert graded.second[1]["untouched", FIRST]["status"] == "not attempted"
+    assert "not attempted yet" in graded.message("wrong", SECOND)
+    assert graded.second[1]["wrong", SECOND]["status"] == "not attempted"
 
 
 def test_feedback_tells_each_student_and_runs_nothing(graded):
     page = (graded.out / "feedback/wrong" / CHAPTER / f"{CHAPTER}.html").read_text()
     assert "your matrix is transposed" in page
-    assert "Score: 2.0 / 4.0" in page
+    assert "Score: 1.0 / 4.0" in page
     assert "0.1 Is this machine ready?" not in page  # the chapter's text is left out
     page = (graded.out / "feedback/forger" / CHAPTER / f"{CHAPTER}.html").read_text()
     assert "Score: 1.0 / 4.0" in page

@@ -1,6 +1,7 @@
 """The parts of the graders' path: what is sent, what is run, what is found and cleaned."""
 
 import collections
+import html
 import json
 import re
 import socket
@@ -12,6 +13,8 @@ import nbformat
 import numpy as np
 import pytest
 import torch
+from bs4 import BeautifulSoup
+from nbconvert import HTMLExporter
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -429,6 +432,7 @@ def handed_out(name, points):
     return cell
 
 
+TEXTS = {"# What was **handed out**"}
 CHECKS = {"f": handed_out("f", 1.0), "g": handed_out("g", 2.0)}
 
 
@@ -477,7 +481,7 @@ TAMPERED = {
 def test_checks_stand_where_they_belong_whatever_was_done_to_them(cells, tmp_path):
     path = tmp_path / "x.ipynb"
     path.write_text(json.dumps({"cells": cells, "metadata": {}, "nbformat": 4}))
-    work = submissions.clean_copy(path, EXERCISES, CHECKS)
+    work = submissions.clean_copy(path, EXERCISES, CHECKS, TEXTS)
     assert work.code == ["def f(): pass", "def g(): pass"]
     assert work.above == {"f": 1, "g": 2}
     names = [cell.metadata.nbgrader.grade_id for cell in work.notebook.cells]
@@ -494,9 +498,50 @@ def test_checks_stand_where_they_belong_whatever_was_done_to_them(cells, tmp_pat
 def test_an_exercise_that_was_deleted_keeps_its_check(tmp_path):
     path = tmp_path / "x.ipynb"
     write(path, CODE("def g(): pass"))
-    work = submissions.clean_copy(path, EXERCISES, CHECKS)
+    work = submissions.clean_copy(path, EXERCISES, CHECKS, TEXTS)
     assert set(work.above) == {"f", "g"}
     assert sum(c.metadata.get("nbgrader", {}).get("grade", False) for c in work.notebook.cells) == 2
+
+
+def test_a_text_of_the_students_own_is_shown_as_it_was_typed(tmp_path):
+    path = tmp_path / "x.ipynb"
+    own = "<script>alert(1)</script>\n\n```\n<b>"
+    kinds = nbformat.v4.new_markdown_cell, nbformat.v4.new_raw_cell
+    write(path, kinds[0](*TEXTS), kinds[0](own), kinds[1](own, metadata={"format": "text/html"}))
+    known, typed, raw = submissions.clean_copy(path, [], {}, TEXTS).notebook.cells
+    assert known.source in TEXTS
+    assert typed.cell_type == raw.cell_type == "markdown"
+    assert typed.source == raw.source == f"<pre>{html.escape(own)}</pre>"
+
+
+TRICKS = [
+    "<script>alert(1)</script>",
+    "\n\n<script>alert(1)</script>",
+    "$$ <script>alert(1)</script> $$",
+    "\\begin{equation}<script>alert(1)</script>\\end{equation}",
+    "x\r<script>alert(1)</script>",
+    "\u2028<script>alert(1)</script>",
+    "\x0c<script>alert(1)</script>",
+    "- a\n\n<script>alert(1)</script>",
+    "`a\n</code></pre><script>alert(1)</script>",
+    "</pre>\n\n<script>alert(1)</script>",
+    "<pre>\n\n</pre>\n\n<img src=x onerror=alert(1)>",
+    "[a](javascript:alert(1)) [b][b]\n\n[b]: javascript:alert(1)",
+]
+
+
+@pytest.mark.parametrize("trick", TRICKS)
+def test_nothing_that_a_student_wrote_runs_in_a_page(trick, tmp_path):
+    path = tmp_path / "x.ipynb"
+    cells = [nbformat.v4.new_markdown_cell(trick), nbformat.v4.new_raw_cell(trick), CODE(trick)]
+    write(path, *cells)
+    notebook = submissions.clean_copy(path, [], {}, TEXTS).notebook
+    page, _ = HTMLExporter(template_name="classic").from_notebook_node(notebook)
+    soup = BeautifulSoup(page, "html.parser").find(id="notebook-container")
+    assert "alert(1)" in soup.get_text()
+    assert not [s for s in soup.find_all("script") if "alert" in s.get_text()]
+    assert not soup.find_all(onerror=True)
+    assert not [link for link in soup.find_all("a") if "javascript" in link.get("href", "")]
 
 
 def test_a_spreadsheet_takes_no_text_for_a_formula(tmp_path):

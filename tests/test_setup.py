@@ -1,11 +1,14 @@
 """Set-up says in one sentence what is missing."""
 
 import importlib.util
+import json
 import os
 import subprocess
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from jupyter_server.config_manager import BaseJSONConfigManager
 
 ROOT = Path(__file__).resolve().parent.parent
 spec = importlib.util.spec_from_file_location("setup_venv", ROOT / "scripts/setup_venv.py")
@@ -83,3 +86,24 @@ def test_every_promised_command_exists():
     listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
     for target in ("book", "test", "lab", "slides", "bench", "clean"):
         assert f"\n{target} " in "\n" + listed.stdout, target
+
+
+def test_jupyterlab_shows_students_nothing_of_nbgraders(tmp_path):
+    """Held against what nbgrader installs, and read as Jupyter reads it."""
+    shipped = [path for path in metadata.files("nbgrader") if "etc/jupyter" in str(path)]
+    config = tmp_path / "etc" / "jupyter"
+    for path in shipped:
+        copy = config / str(path).partition("etc/jupyter/")[2]
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_binary())
+    read = BaseJSONConfigManager(config_dir=str(config)).get
+    before = read("jupyter_server_config")["ServerApp"]["jpserver_extensions"]
+    assert before and all(before.values())
+    setup_venv.keep_jupyter_plain(tmp_path)
+    setup_venv.keep_jupyter_plain(tmp_path)  # a second time changes nothing
+    after = read("jupyter_server_config")["ServerApp"]["jpserver_extensions"]
+    assert after == dict.fromkeys(before, False)
+    switched_off = json.loads((config / "labconfig/page_config.json").read_text())
+    packages = [json.loads(path.read_text()) for path in metadata.files("nbgrader")
+                if str(path).endswith("labextensions/@jupyter/nbgrader/package.json")]  # fmt: skip
+    assert switched_off["disabledExtensions"][packages[0]["name"]] is True
