@@ -396,6 +396,7 @@ def configured(course):
 
 def built_pages(course, tmp_path):
     """Build the website of a small course, and return the HTML of each of its pages."""
+    fetch_assets.fetch(quiet=True)  # a fresh clone has none yet
     (build_book.BOOK / "references.bib").write_text("")
     (build_book.BOOK / "_ext").symlink_to(ROOT / "book" / "_ext")
     (build_book.BOOK / "_static").symlink_to(ROOT / "book" / "_static")
