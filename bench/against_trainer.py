@@ -8,14 +8,16 @@ stands still while validation films are scored, which both do equally often per 
 
 from __future__ import annotations
 
+import math
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
 
-REVIEWS, GOAL, LOOKS = 3000, 0.79, 6  # looks at the validation films per epoch
-OURS = {"frozen": 2, "epochs": 2, "lr": 3e-4, "decay": 0.85, "batch": 32}  # as bench.fine_tuning
+from bench.fine_tuning import BATCH, DECAY, FROZEN, RATE, encode, fine_tune, in_fixed_order
+
+REVIEWS, EPOCHS, GOAL, LOOKS = 3000, 2, 0.79, 6  # looks at the validation films per epoch
 
 
 class Stopwatch:
@@ -38,40 +40,22 @@ class Stopwatch:
 
 def ours(encoder: Any, texts: list[Any], held_out: list[Any], seed: int) -> Stopwatch:
     """Fine-tune as chapter 14 does; the frozen blocks' one pass is part of the time."""
-    import torch
-
     from utils import classify
-    from utils.schedules import warmup_cosine
-    from utils.train import seed_everything, train
+    from utils.train import seed_everything
 
     labels = [example.label for example in held_out]
     seed_everything(seed)
-    model = classify.TextClassifier(encoder, frozen=OURS["frozen"])
+    model = classify.TextClassifier(encoder, frozen=FROZEN)
     validation = classify.cache_lower(model, held_out)
     watch = Stopwatch(lambda: classify.accuracy(classify.predict(model, validation), labels))
     cached = classify.cache_lower(model, texts)
-    batches = classify.BucketedBatches(
-        cached, min(OURS["batch"], len(cached)), classify.collate_cached, seed=seed
-    )
-    steps = OURS["epochs"] * batches.per_epoch
 
     def evaluate(_: Any) -> float:
         watch.look()
         return -watch.looks[-1][1]
 
-    train(
-        model,
-        batches,
-        steps,
-        optimizer=torch.optim.AdamW(
-            classify.layerwise_groups(model, OURS["lr"], decay=OURS["decay"])
-        ),
-        schedule=lambda step: warmup_cosine(step, steps // 10, steps, peak=1.0),
-        loss_function=classify.upper_loss,
-        evaluate=evaluate,
-        eval_every=max(1, batches.per_epoch // LOOKS),
-        log=None,
-    )
+    looks_after = max(1, math.ceil(len(cached) / BATCH) // LOOKS)
+    fine_tune(model, cached, EPOCHS, seed, evaluate=evaluate, eval_every=looks_after)
     return watch
 
 
@@ -130,31 +114,21 @@ def theirs(encoder: Any, texts: list[Any], held_out: list[Any], seed: int) -> St
 
 def measure(quick: bool = False) -> dict[str, Any]:
     """Run both for two seeds; a quick one reads 48 reviews once."""
-    import numpy as np
+    from utils import bert, data
 
-    from utils import bert, classify, data
-
-    encoder, tokenizer = bert.load_bert("minilm", "cpu")
-    order = np.random.default_rng(0).permutation(len(data.reviews("train")))
     count, held, seeds = (48, 32, (0,)) if quick else (REVIEWS, None, (0, 1))
-
-    def examples(reviews: list[Any]) -> list[Any]:
-        labels = [review.label for review in reviews]
-        return classify.encode_texts([r.text for r in reviews], tokenizer, labels)
-
-    train_reviews = data.reviews("train")
-    texts = examples([train_reviews[i] for i in order[:count]])
-    held_out = examples(data.reviews("validation")[:held])
+    encoder, tokenizer = bert.load_bert("minilm", "cpu")
+    texts = encode(in_fixed_order(data.reviews("train"))[:count], tokenizer)
+    held_out = encode(data.reviews("validation")[:held], tokenizer)
     rows = []
     for seed in seeds:
-        times = {}
         for name, run in (("chapter 14", ours), ("Trainer's defaults", theirs)):
             watch = run(encoder, texts, held_out, seed)
-            times[name] = watch.reached(GOAL)
+            reached = watch.reached(GOAL)
             best = max(found for _, found in watch.looks)
             rows.append([
                 name, seed,
-                "not reached" if times[name] is None else round(times[name], 1),
+                "not reached" if reached is None else round(reached, 1),
                 round(watch.looks[-1][0], 1),
                 f"{100 * best:.1f}", f"{100 * watch.looks[-1][1]:.1f}",
             ])  # fmt: skip
@@ -168,9 +142,9 @@ def measure(quick: bool = False) -> dict[str, Any]:
         "notes": [
             f"The embedded encoder and {count:,} training reviews; accuracy on the validation "
             f"films, looked at {LOOKS} times per epoch with the clock stopped. Chapter 14: "
-            f"embeddings and {OURS['frozen']} blocks frozen and run once (their pass is in the "
-            f"seconds), rate {OURS['lr']:g} falling by {OURS['decay']} per block, batches of "
-            f"{OURS['batch']} of similar length, {OURS['epochs']} epochs, the mean of the tokens. "
+            f"embeddings and {FROZEN} blocks frozen and run once (their pass is in the "
+            f"seconds), rate {RATE:g} falling by {DECAY} per block, batches of "
+            f"{BATCH} of similar length, {EPOCHS} epochs, the mean of the tokens. "
             "Trainer: all weights at 5e-5 falling in a straight line, batches of 8 in random "
             "order, 3 epochs, the pooler's vector.",
         ],

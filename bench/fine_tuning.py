@@ -35,6 +35,44 @@ SETTINGS = (
 )
 
 
+def in_fixed_order(reviews: list[Any]) -> list[Any]:
+    """Shuffle the training reviews once for all: smaller sets are the beginnings of larger ones."""
+    import numpy as np
+
+    order = np.random.default_rng(0).permutation(len(reviews))
+    return [reviews[i] for i in order]
+
+
+def encode(reviews: list[Any], tokenizer: Any) -> list[Any]:
+    """Turn reviews into labelled examples."""
+    from utils import classify
+
+    labels = [review.label for review in reviews]
+    return classify.encode_texts([review.text for review in reviews], tokenizer, labels)
+
+
+def fine_tune(model: Any, cached: list[Any], epochs: int, seed: int, **watching: Any) -> Any:
+    """Train what lies above the frozen blocks; `watching` goes to `utils.train.train` as it is."""
+    import torch
+
+    from utils import classify
+    from utils.schedules import warmup_cosine
+    from utils.train import train
+
+    batches = classify.BucketedBatches(cached, BATCH, classify.collate_cached, seed=seed)
+    steps = epochs * batches.per_epoch
+    return train(
+        model,
+        batches,
+        steps,
+        optimizer=torch.optim.AdamW(classify.layerwise_groups(model, RATE, decay=DECAY)),
+        schedule=lambda step: warmup_cosine(step, steps // 10, steps, peak=1.0),
+        loss_function=classify.upper_loss,
+        log=None,
+        **watching,
+    )
+
+
 def runs(settings: tuple[Setting, ...], held_out: int | None = None) -> Iterator[dict[str, Any]]:
     """Fine-tune once for each setting, and give what came out of it.
 
@@ -48,44 +86,22 @@ def runs(settings: tuple[Setting, ...], held_out: int | None = None) -> Iterator
     import torch
 
     from utils import bert, classify, data
-    from utils.schedules import warmup_cosine
-    from utils.train import seed_everything, train
+    from utils.train import seed_everything
 
     encoder, tokenizer = bert.load_bert("minilm", "cpu")
-
-    def examples(split: str, count: int | None) -> tuple[list[Any], Any]:
-        reviews = data.reviews(split)
-        if split == "train":  # smaller training sets are the beginnings of larger ones
-            order = np.random.default_rng(0).permutation(len(reviews))
-            reviews = [reviews[i] for i in order]
-        reviews = reviews[:count]
-        labels = [review.label for review in reviews]
-        return classify.encode_texts([r.text for r in reviews], tokenizer, labels), reviews
-
     frozen_part = classify.TextClassifier(encoder, frozen=FROZEN)
-    texts = examples("train", max(setting.reviews for setting in settings))[0]
+    largest = max(setting.reviews for setting in settings)
+    texts = encode(in_fixed_order(data.reviews("train"))[:largest], tokenizer)
     cached: list[Any] = []
-    validation = classify.cache_lower(frozen_part, examples("validation", held_out)[0])
-    test_texts, test_reviews = examples("test", held_out)
-    test = classify.cache_lower(frozen_part, test_texts)
+    validation, test_reviews = (data.reviews(part)[:held_out] for part in ("validation", "test"))
+    validation = classify.cache_lower(frozen_part, encode(validation, tokenizer))
+    test = classify.cache_lower(frozen_part, encode(test_reviews, tokenizer))
     for setting in settings:
         cached += classify.cache_lower(frozen_part, texts[len(cached) : setting.reviews])
         start = time.process_time()
         seed_everything(setting.seed)
         model = classify.TextClassifier(encoder, frozen=FROZEN)
-        batches = classify.BucketedBatches(
-            cached[: setting.reviews], BATCH, classify.collate_cached, seed=setting.seed
-        )
-        steps = setting.epochs * batches.per_epoch
-        history = train(
-            model,
-            batches,
-            steps,
-            optimizer=torch.optim.AdamW(classify.layerwise_groups(model, RATE, decay=DECAY)),
-            schedule=lambda step, steps=steps: warmup_cosine(step, steps // 10, steps, peak=1.0),
-            loss_function=classify.upper_loss,
-            log=None,
-        )
+        history = fine_tune(model, cached[: setting.reviews], setting.epochs, setting.seed)
         right = [
             classify.accuracy(classify.predict(model, part), [e.label for e in part])
             for part in (validation, test)
