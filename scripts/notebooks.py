@@ -207,31 +207,38 @@ def chapter_problems(notebook: nbformat.NotebookNode, path: Path) -> list[str]:
         found.append(f"has sections numbered {numbers}, not {number}.1, {number}.2 and so on")
     if not 3 <= len(exercises) <= 6:
         found.append(f"has {len(exercises)} exercises; three to six is the rule")
-    for where, (stub, check) in exercises.items():
-        if "raise NotImplementedError(" not in stub or "Hint" not in stub:
-            found.append(f"exercise {where} has no stub that raises NotImplementedError('Hint: …')")
+    for stub, check, name in exercises:
+        if "raise NotImplementedError(" not in stub.source or "Hint" not in stub.source:
+            found.append(f"exercise {name} has no stub that raises NotImplementedError('Hint: …')")
         if check is None:
-            found.append(f"exercise {where} is not followed by a cell with checks.{where}({where})")
+            found.append(
+                f"the exercise that begins {name[:40]!r} is not followed by a cell with its check "
+                "alone, such as checks.name(name)"
+            )
     if not solutions.exists():
         found.append(f"has no solutions: notebooks/solutions/{path.name} is missing")
-    elif not set(exercises) <= set(re.findall(r"checks\.(\w+)\(", solutions.read_text())):
+    elif not {name for _, check, name in exercises if check} <= set(
+        re.findall(r"checks\.(\w+)\(", solutions.read_text())
+    ):
         found.append("has exercises that its solutions do not check")
     return found
 
 
-def exercises_of(notebook: nbformat.NotebookNode) -> dict[str, tuple[str, str | None]]:
-    """Return each exercise's stub and the cell that checks it, by the function's name."""
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    found: dict[str, tuple[str, str | None]] = {}
-    for cell, after in zip(code, [*code[1:], None], strict=True):
-        if "exercise" not in cell.metadata.get("tags", []):
-            continue
-        names = re.findall(r"^(?:def|class) (\w+)", cell.source, re.MULTILINE)
-        name = names[-1] if names else cell.source.split("\n")[0]
-        asked = after is not None and re.search(
-            rf"^checks\.\w+\(.*{name}", after.source, re.MULTILINE
-        )
-        found[name] = (cell.source, after.source if asked else None)
+def exercises_of(
+    notebook: nbformat.NotebookNode,
+) -> list[tuple[nbformat.NotebookNode, nbformat.NotebookNode | None, str]]:
+    """Return each exercise's stub, the cell that checks it, and the name that both have.
+
+    The check is the next cell, and in it `checks.name(name)` alone. Where it is not, there is None
+    in its place, and the name is the stub's first line.
+    """
+    found = []
+    for stub, after in zip(notebook.cells, [*notebook.cells[1:], None], strict=True):
+        if "exercise" in stub.metadata.get("tags", []):
+            line = after.source.strip() if after is not None else ""
+            match = re.fullmatch(r"checks\.(\w+)\(\1\)", line)
+            name = match[1] if match else stub.source.strip().split("\n")[0]
+            found.append((stub, after if match else None, name))
     return found
 
 

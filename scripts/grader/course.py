@@ -21,6 +21,7 @@ import nbformat
 from grader.sandbox import ROOT
 from grader.submissions import Cleaned, Exercise, marks
 from grader.wire import clean
+from notebooks import exercises_of
 
 CHAPTERS = ROOT / "notebooks"
 CONFIG = """\
@@ -100,18 +101,16 @@ def make_source(chapter: Path, points: dict[str, float]) -> nbformat.NotebookNod
     notebook = nbformat.read(chapter, as_version=4)
     notebook.metadata.pop("widgets", None)  # the state of what the outputs showed
     names = []
-    for cell, after in zip(notebook.cells, notebook.cells[1:], strict=False):
-        if "exercise" in cell.metadata.get("tags", []):
-            match = re.fullmatch(r"checks\.(\w+)\((\w+)\)", after.source.strip())
-            if not match or match[1] != match[2]:
-                raise ValueError(
-                    f"{chapter.name}: the exercise that begins {cell.source[:40]!r} is not "
-                    "followed by a cell with its check alone, such as checks.name(name)"
-                )
-            names.append(match[1])
-            cell.metadata["nbgrader"] = marks(match[1])
-            after.metadata["nbgrader"] = marks(f"{match[1]}-check", points.get(match[1], 1.0))
-            after.source += HIDDEN.format(name=match[1])
+    for stub, check, name in exercises_of(notebook):
+        if check is None:
+            raise ValueError(
+                f"{chapter.name}: the exercise that begins {name[:40]!r} is not "
+                "followed by a cell with its check alone, such as checks.name(name)"
+            )
+        names.append(name)
+        stub.metadata["nbgrader"] = marks(name)
+        check.metadata["nbgrader"] = marks(f"{name}-check", points.get(name, 1.0))
+        check.source += HIDDEN.format(name=name)
     if not names:
         raise ValueError(f"{chapter.name} has no exercises, so there is nothing to assign")
     if strange := set(points) - set(names):
