@@ -20,14 +20,15 @@ from sphinx.application import Sphinx
 
 FRAMES = "_frames"  # folder of the website for documents that notebooks show in a frame
 
+SEARCHES = 'id="search-results"'
 TOGGLE = r'class="(?:[^"]* )?toggle[ "]|class="[^"]*\badmonition\b[^"]* dropdown'
 
 # What a page loads -> what in the page says that it is needed; None: no page needs it.
 NEEDED_IF = {
     "scripts/fontawesome.js": None,  # the theme's style sheet draws the same icons, by a font
-    "searchtools.js": None,  # the search page loads these on its own; see `without_unused`
-    "language_data.js": None,
-    "searchindex.js": None,
+    "searchtools.js": SEARCHES,
+    "language_data.js": SEARCHES,
+    "searchindex.js": SEARCHES,
     "sphinx-design.min.css": r'class="[^"]*\bsd-',
     "design-tabs.js": r'class="[^"]*\bsd-tab',
     "togglebutton.js": TOGGLE,
@@ -50,14 +51,10 @@ NAMES = [
 
 def without_unused(page: str) -> str:
     """Return a page without the scripts and style sheets of the theme that it does not use."""
-    is_search = 'id="search-results"' in page
     head, _, body = page.partition("<body")
     states = "".join(re.findall(r"<script type=.application/vnd.jupyter.widget-state.*", head))
     for name, sign in NEEDED_IF.items():
-        needed = is_search if sign is None else re.search(sign, states + body)
-        if is_search and name.endswith("fontawesome.js"):
-            needed = False
-        if not needed:
+        if sign is None or not re.search(sign, states + body):
             file = rf"[^\"]*{re.escape(name)}(\?[^\"]*)?"
             page = re.sub(rf'\s*<script[^>]* src="{file}"[^>]*></script>', "", page)
             page = re.sub(rf'\s*<link[^>]* href="{file}"[^>]*>', "", page)

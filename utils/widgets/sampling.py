@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from utils.arguments import as_list, as_number, as_whole_number
+from utils.attention import softmax
+from utils.likelihood import entropy
 from utils.widgets.base import Explorer, pack, unpack
 
 IN_WORDS = 5  # tokens that the explorer's words name
@@ -77,9 +79,7 @@ class SamplingPlayground(Explorer, script="sampling.js", style="sampling.css"):
 
 
 def _in_words(context: str, logits: np.ndarray, tokens: list[str]) -> str:
-    probs = np.exp(logits - logits.max())
-    probs /= probs.sum()
+    probs = softmax(logits)
     best = np.argsort(-probs, kind="stable")[:IN_WORDS]
-    entropy = -(probs * np.log(np.maximum(probs, 1e-300))).sum()
     named = ", ".join(f"{tokens[i]!r} {probs[i]:.2f}" for i in best)
-    return f"after {context!r}: {named} (entropy {entropy:.2f} nats)"
+    return f"after {context!r}: {named} (entropy {entropy(probs):.2f} nats)"
