@@ -9,7 +9,7 @@ PY := .venv/bin/python
 WORKERS ?= 2
 export HF_HUB_DISABLE_TELEMETRY := 1
 .DEFAULT_GOAL := help
-.PHONY: help setup book lab slides bench test lint notebooks chapter assignment grade clean
+.PHONY: help setup book pdf lab slides bench test lint notebooks chapter assignment grade clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,6 +22,9 @@ setup:
 
 book: setup  ## run every chapter in a fresh kernel and build the website
 	@$(PY) scripts/build_book.py --execute
+
+pdf: setup  ## print the whole book as one PDF
+	@$(PY) scripts/build_pdf.py
 
 lab: setup  ## open JupyterLab at the first chapter
 	@$(PY) -m jupyterlab notebooks/00_start_here.ipynb
@@ -39,6 +42,7 @@ PYTEST := $(PY) -m pytest -p no:cacheprovider -q
 TEST := $(QUIETLY) $(PYTEST)
 
 test: setup lint  ## unit tests, nbval on every notebook, the site in a real browser
+	@$(PY) scripts/fetch_assets.py
 	@echo "== Unit tests ==" && $(TEST) tests --ignore=tests/site -n $(WORKERS)
 	@echo "== Notebooks: every output compared ==" && \
 		$(QUIETLY) $(PY) scripts/cut_off.py $(PYTEST) --nbval notebooks \

@@ -181,7 +181,14 @@ def download(wanted: list[tuple[str, str, str]]) -> None:
                     "scripts/fetch_assets.py: run the command again, and if it stays so do not "
                     "use the file"
                 )
-            cached(package, version).write_bytes(data)
+            _put(cached(package, version), data)
+
+
+def _put(path: Path, data: bytes) -> None:
+    """Write a file in one step, so that no other process sees half of it."""
+    part = path.with_name(f"{path.name}.{os.getpid()}")
+    part.write_bytes(data)
+    part.replace(path)
 
 
 def cached(package: str, version: str) -> Path:
@@ -189,7 +196,16 @@ def cached(package: str, version: str) -> Path:
 
 
 def archives() -> list[tuple[Path, str, str]]:
-    """Return (archive in the cache, npm package, version) of all that the pages use."""
+    """Return (archive in the cache, npm package, version) of all that the pages use.
+
+    What the cache lacks is fetched first: it may have been emptied since `fetch` unpacked it.
+
+    Raises
+    ------
+    AssetError
+        If a package cannot be had, or is not the recorded one.
+    """
+    fill_cache(PACKAGES, offline=False)
     return [(cached(package, version), package, version) for _, package, version, *_ in PACKAGES]
 
 
@@ -261,14 +277,19 @@ def fetch(*, offline: bool = False, quiet: bool = False) -> None:
     if mark.exists() and mark.read_text(encoding="utf-8") == stamp():
         return
     fill_cache(PACKAGES, offline=offline)
-    building = VENDOR.with_name("vendor.new")
-    shutil.rmtree(building, ignore_errors=True)
+    unfinished = VENDOR.parent.with_name("_build")  # if cut off, nothing of it gets into the site
+    unfinished.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(prefix="vendor.", dir=unfinished))
     for name, package, version, _, patterns in PACKAGES:
         unpack(cached(package, version), patterns, building / name)
     copy_anywidget(building / "anywidget")
     (building / "stamp.json").write_text(stamp(), encoding="utf-8")
+    building.chmod(0o755)  # as any other folder; mkdtemp's are its owner's alone
     shutil.rmtree(VENDOR, ignore_errors=True)
-    building.rename(VENDOR)
+    try:
+        building.rename(VENDOR)
+    except OSError:  # another process was faster, with the same files
+        shutil.rmtree(building)
     if not quiet:
         weight = sum(path.stat().st_size for path in VENDOR.rglob("*") if path.is_file())
         print(f"The website's JavaScript is in place ({weight / 1e6:.1f} MB).")
