@@ -90,7 +90,7 @@ def test_huge_logits_are_no_trouble():
         (([2.0, 0.5], [1, 0]), "logits"),
         (([np.nan, 0.5], [1, 0]), "probabilities"),
         (([0.2, 0.5], [3, 0]), "1 for a right answer"),
-        (([0.2, 0.5], [1, 0], 0), "at least one bin"),
+        (([0.2, 0.5], [1, 0], 0), "bins must be at least 1"),
     ],
 )
 def test_bad_answers_are_named(arguments, words):

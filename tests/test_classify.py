@@ -233,10 +233,10 @@ def test_accuracy():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"pooling": "max"}, "pooling should be one of mean, cls, pooler"),
-        ({"num_classes": 1}, "at least 2 classes"),
-        ({"frozen": 4}, "from 0 to 3"),
-        ({"frozen": -1}, "from 0 to 3"),
+        ({"pooling": "max"}, "pooling must be one of 'mean', 'cls', 'pooler'"),
+        ({"num_classes": 1}, "num_classes must be at least 2, not 1"),
+        ({"frozen": 4}, "must be at most 3, not 4"),
+        ({"frozen": -1}, "must be at least 0, not -1"),
     ],
 )
 def test_classifier_says_what_is_wrong(options, words):

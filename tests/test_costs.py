@@ -128,7 +128,7 @@ def test_the_bill_of_llama():
     [
         (lambda: costs.kv_cache_bytes(0, 1, 1, 1), "num_layers must be positive"),
         (lambda: costs.training_state_bytes(1e9, "fp8"), "float32"),
-        (lambda: costs.training_state_bytes(1e9, zero_stage=4), "stages 0 to 3"),
+        (lambda: costs.training_state_bytes(1e9, zero_stage=4), "one of 0, 1, 2, 3"),
         (lambda: costs.training_state_bytes(1e9, num_ranks=0), "num_ranks"),
         (lambda: costs.block_activation_numbers(1, 0, 1, 1), "seq_len"),
         (lambda: costs.activation_bytes(1, 1, 1, 1, 1, vocab_size=0), "vocab_size"),

@@ -94,7 +94,7 @@ def test_cached_states_give_the_loss_and_gradients_of_the_whole_model(model, fir
     torch.testing.assert_close(losses.sum() / (targets != -100).sum(), whole, rtol=1e-4, atol=1e-5)
     for got, expected in zip(torch.autograd.grad(loss, upper), want, strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-4)
-    with pytest.raises(ValueError, match="from 0 to 3"):
+    with pytest.raises(ValueError, match="must be at most 3"):
         instruct.cache_states(model, examples, 4)
 
 

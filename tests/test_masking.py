@@ -95,7 +95,7 @@ def test_bad_masking_is_explained():
     rng = np.random.default_rng(0)
     with pytest.raises(TypeError, match="integers"):
         mask_tokens([0.5], rng, **KIND)
-    with pytest.raises(ValueError, match="vocabulary has 0 to 999"):
+    with pytest.raises(ValueError, match="vocab_size is 1000"):
         mask_tokens([1000], rng, **KIND)
     for wrong in ({"rate": 1.5}, {"rate": -0.1}, {"shares": (0.8, 0.3)}, {"shares": (-0.1, 0.3)}):
         with pytest.raises(ValueError, match="from 0 to 1"):

@@ -48,7 +48,7 @@ def test_equal_losses_are_in_between():
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [((1.0, []), "losses of other secrets"), ((np.nan, [1.0]), "not finite")],
+    [((1.0, []), "other_losses is empty"), ((np.nan, [1.0]), "secret_loss must be finite")],
 )
 def test_bad_losses_are_named(arguments, words):
     with pytest.raises(ValueError, match=words):

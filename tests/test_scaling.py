@@ -55,10 +55,10 @@ def test_bootstrap_covers_the_truth_and_grows_with_the_noise():
     [
         ([1, 2, 3], [1, 2], None, "equally many"),
         ([1, 2, 0], [3, 2, 1], None, "positive"),
-        ([1, 2, 3], [3, 2, np.nan], None, "positive"),
+        ([1, 2, 3], [3, 2, np.nan], None, "losses holds NaN"),
         ([1, 2, 2], [3, 2, 2], None, "3 different sizes"),
         ([1, 1], [3, 2], 0.0, "2 different sizes"),
-        ([1, 2, 3], [3, 2, 1], 1.0, "below the lowest loss"),
+        ([1, 2, 3], [3, 2, 1], 1.0, "below the lowest of the losses"),
     ],
 )
 def test_bad_data(sizes, losses, floor, words):

@@ -229,7 +229,7 @@ def test_recipes_make_models(name):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"norm": "batch"}, "unknown norm 'batch'"),
+        ({"norm": "batch"}, "norm must be one of 'layer', 'rms', not 'batch'"),
         ({"updates": 0}, "updates must be"),
         ({"d_model": 10, "num_heads": 4}, "even width"),
         ({"ngrams": (1,)}, "from 2"),
@@ -241,7 +241,8 @@ def test_mistakes_in_a_recipe_are_named(change, words):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"), [((-1, 1, 1, 10), "from 0"), ((0, 6, 6, 10), "do not fit")]
+    ("arguments", "words"),
+    [((-1, 1, 1, 10), "step must be at least 0, not -1"), ((0, 6, 6, 10), "do not fit")],
 )
 def test_mistakes_in_a_schedule_are_named(arguments, words):
     with pytest.raises(ValueError, match=words):

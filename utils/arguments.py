@@ -9,7 +9,7 @@ be any size.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from numbers import Integral, Real
 from os import PathLike
@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
+    from torch import Tensor, nn
 
 LARGEST_SIZE = 2**31 - 1  # no axis of any array here is longer
+SMALLEST_TEMPERATURE = 1e-12  # below, logits divided by it are too large for float32
 LARGEST_NUMBER = float(np.finfo(float).max)
 LARGEST_WHOLE = 2**63 - 1  # for what is counted or seeds, and makes no array
 # What a tensor of each kind holds, in words.
@@ -118,12 +119,6 @@ def as_eps(name: str, value: Any) -> float:
     return as_number(name, value, 1e-30, 1e30)
 
 
-def check_positive(**values: Any) -> None:
-    """Raise unless each of these, given by name, is a finite number above 0."""
-    for name, value in values.items():
-        as_positive(name, value)
-
-
 def check_sizes(config: Any, names: Iterable[str]) -> None:
     """Raise ValueError unless each of these attributes is a whole number of at least 1."""
     for name in names:
@@ -161,7 +156,7 @@ def check_type(name: str, value: Any, *kinds: type, hint: str = "") -> None:
 def check_function(**values: Any) -> None:
     """Raise TypeError unless each of these, given by name, can be called."""
     for name, value in values.items():
-        if not callable(value) or isinstance(value, type):
+        if not callable(value):
             raise TypeError(f"{name} must be a function, not {shown(value)}")
 
 
@@ -342,20 +337,6 @@ def as_integers(
     return array
 
 
-def as_flags(name: str, x: Any, shape: str = "(...)") -> NDArray[np.bool_]:
-    """Return an array of booleans, or raise as `as_floats` does."""
-    if hasattr(x, "detach"):
-        raise TypeError(f"{name} is a torch tensor, but numpy is wanted: convert it with .numpy()")
-    array = as_array(name, x)
-    if array.dtype != bool:
-        raise TypeError(
-            f"{name} should be boolean, True or False, not {_given(x, array)}: for ones and zeros "
-            f"pass {name} != 0"
-        )
-    check_shape(name, array, shape)
-    return array
-
-
 def as_float_entries(
     name: str, mapping: Any, shapes: Mapping[str, str]
 ) -> dict[str, NDArray[np.floating[Any]]]:
@@ -480,7 +461,7 @@ def _tensor_kind(x: Tensor) -> str:
     return "bool" if x.dtype == torch.bool else "other"
 
 
-def check_features(name: str, x: Any, weight: Tensor, axes: int | None = None) -> None:
+def check_features(name: str, x: Any, reader: Tensor | nn.Module, axes: int | None = None) -> None:
     """Raise unless a layer can read a tensor: (..., C) with C the last size of its weight.
 
     It runs in every layer at every step and so looks at nothing but shape, type and device.
@@ -489,12 +470,17 @@ def check_features(name: str, x: Any, weight: Tensor, axes: int | None = None) -
     ----------
     name : str
     x : object
-    weight : torch.Tensor, shape (..., C)
+    reader : torch.Tensor, shape (..., C), or torch.nn.Module
+        The weight that `x` meets first, or the layer that has it. A layer that was put in the
+        place of another and has no such weight (a quantised one) looks at `x` itself.
     axes : int, optional
         3 if the shape must be (B, T, C).
     """
     import torch
 
+    weight = reader if isinstance(reader, torch.Tensor) else getattr(reader, "weight", None)
+    if not isinstance(weight, torch.Tensor):
+        return
     C = weight.shape[-1]
     wanted = f"(B, T, {C})" if axes == 3 else f"(..., {C})"
     if not isinstance(x, torch.Tensor):
@@ -586,8 +572,8 @@ def check_model(name: str, model: Any, *kinds: type) -> None:
     check_type(name, model, *(kinds or (nn.Module,)), hint="pass the model itself")
 
 
-def check_scalar_function(name: str, function: Callable[..., Any], result: Any) -> None:
-    """Raise TypeError unless what a function returned is a tensor of one number."""
+def check_scalar(name: str, result: Any) -> None:
+    """Raise TypeError unless what a function of this name returned is a tensor of one number."""
     import torch
 
     if not isinstance(result, torch.Tensor) or result.numel() != 1:

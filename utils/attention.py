@@ -8,12 +8,20 @@ to nothing gets weights and output of zero, never NaN.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from utils.arguments import (
+    LARGEST_SIZE,
+    as_array,
+    as_floats,
+    as_number,
+    as_whole_number,
+    check_tensor,
+)
 from utils.autograd import sum_to_shape
 
 if TYPE_CHECKING:
@@ -39,8 +47,16 @@ def softmax(x: ArrayLike, axis: int = -1) -> FloatArray:
     -------
     numpy.ndarray
         The shape of `x`, and its dtype if that is a floating one.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `x` does not hold real numbers, holds plus infinity, or has no such axis.
     """
-    x = _as_floats("x", x)
+    x = as_floats("x", x, "(..., V)", instead="torch_attention")
+    axis = as_whole_number("axis", axis, -x.ndim, x.ndim - 1)
+    if np.isposinf(x).any():
+        raise ValueError("x holds an infinite score, beside which no other has a share: look there")
     highest = x.max(axis=axis, keepdims=True, initial=-np.inf)
     highest = np.where(np.isneginf(highest), 0, highest)  # -inf - (-inf) would be NaN
     exponentials = np.exp(x - highest)
@@ -70,11 +86,12 @@ def softmax_backward(weights: ArrayLike, grad_weights: ArrayLike, axis: int = -1
 
     Raises
     ------
-    ValueError
-        If the two shapes differ.
+    TypeError, ValueError
+        If the two shapes differ, or an argument does not hold finite numbers.
     """
-    weights = _as_floats("weights", weights)
-    grad_weights = _as_floats("grad_weights", grad_weights)
+    weights = as_floats("weights", weights, "(..., V)", finite=True)
+    grad_weights = as_floats("grad_weights", grad_weights, "(..., V)", finite=True)
+    axis = as_whole_number("axis", axis, -weights.ndim, weights.ndim - 1)
     if weights.shape != grad_weights.shape:
         raise ValueError(
             f"weights have shape {weights.shape} but grad_weights {grad_weights.shape}: "
@@ -114,7 +131,7 @@ def causal_mask(query_len: int, key_len: int | None = None) -> NDArray[np.bool_]
             "a causal mask needs whole numbers of queries and keys, such as causal_mask(8), not "
             f"query_len={query_len!r} and key_len={key_len!r}"
         )
-    if query_len < 0 or key_len < query_len:
+    if not 0 <= query_len <= key_len <= LARGEST_SIZE:
         raise ValueError(
             f"a causal mask needs 0 <= query_len <= key_len, not query_len={query_len} and "
             f"key_len={key_len}: the queries are the last positions of the keys' sequence"
@@ -147,12 +164,12 @@ def padding_mask(lengths: Sequence[int], max_len: int | None = None) -> NDArray[
     ValueError
         If they do not form one axis, or one of them is not from 0 to `max_len`.
     """
-    array = np.asarray(lengths)
+    array = as_array("lengths", lengths)
     if array.ndim != 1 or array.size == 0:
         raise ValueError(f"lengths should be one number for each sentence, not {lengths!r}")
     if array.dtype.kind not in "iu":
         raise TypeError(f"lengths should be whole numbers, not of dtype {array.dtype}")
-    max_len = int(array.max()) if max_len is None else max_len
+    max_len = as_whole_number("max_len", array.max() if max_len is None else max_len)
     if array.min() < 0 or array.max() > max_len:
         raise ValueError(
             f"lengths should be from 0 to max_len={max_len}, but they go from {array.min()} to "
@@ -197,12 +214,11 @@ def scaled_dot_product_attention(
     ValueError
         If the shapes do not fit together.
     """
-    queries, keys = _as_floats("queries", queries), _as_floats("keys", keys)
-    values = _as_floats("values", values)
+    queries, keys, values = _as_inputs(queries=queries, keys=keys, values=values)
     scale = _check_shapes(queries, keys, values, scale)
     scores = queries @ np.swapaxes(keys, -1, -2) * scale  # (..., T_q, T_k)
     if mask is not None:
-        mask = np.asarray(mask)
+        mask = as_array("mask", mask)
         _check_mask(mask.dtype == bool, mask, scores)
         scores = np.where(mask, scores, -np.inf)
     weights = softmax(scores, axis=-1)
@@ -243,16 +259,16 @@ def scaled_dot_product_attention_backward(
     TypeError, ValueError
         If an argument does not hold real numbers or the shapes do not fit together.
     """
-    queries, keys = _as_floats("queries", queries), _as_floats("keys", keys)
-    values, weights = _as_floats("values", values), _as_floats("weights", weights)
-    grad_output = _as_floats("grad_output", grad_output)
+    queries, keys, values = _as_inputs(queries=queries, keys=keys, values=values)
+    weights, grad_output = _as_inputs(weights=weights, grad_output=grad_output)
     scale = _check_shapes(queries, keys, values, scale)
     leading = np.broadcast_shapes(queries.shape[:-2], keys.shape[:-2], values.shape[:-2])
     for name, array, axes in (
         ("grad_output", grad_output, (queries.shape[-2], values.shape[-1])),
         ("weights", weights, (queries.shape[-2], keys.shape[-2])),
     ):
-        if array.shape[-2:] != axes or (name == "grad_output" and array.shape[:-2] != leading):
+        fits = array.shape[-2:] == axes and _broadcasts(array.shape[:-2], leading)
+        if not fits or (name == "grad_output" and array.shape[:-2] != leading):
             raise ValueError(
                 f"{name} has shape {array.shape}, but these queries, keys and values give "
                 f"{(*leading, *axes)}"
@@ -313,6 +329,9 @@ def torch_attention(
                 f"{name} is a {type(x).__name__}, but this is the torch version: convert it with "
                 "torch.as_tensor, or call scaled_dot_product_attention"
             )
+        if x is not None:
+            check_tensor(name, x, kind="any" if name == "mask" else "float", like=queries)
+    dropout_p = as_number("dropout_p", dropout_p, 0, 1)
     scale = _check_shapes(queries, keys, values, scale)
     scores = queries @ keys.transpose(-2, -1) * scale  # (..., T_q, T_k)
     if mask is None:
@@ -325,19 +344,10 @@ def torch_attention(
     return torch.dropout(weights, dropout_p, train=True) @ values, weights
 
 
-def _as_floats(name: str, x: Any) -> FloatArray:
-    """Return an array of floats, or say what was given instead."""
-    if hasattr(x, "detach"):
-        raise TypeError(
-            f"{name} is a torch tensor, but this is the numpy version: call torch_attention, or "
-            "convert it with .detach().cpu().numpy()"
-        )
-    array = np.asarray(x)
-    if array.dtype.kind in "iub":
-        return array.astype(np.float64)
-    if array.dtype.kind != "f":
-        raise TypeError(f"{name} should hold real numbers, not values of dtype {array.dtype}")
-    return array
+def _as_inputs(**arrays: Any) -> Iterator[FloatArray]:
+    """Return arrays of finite numbers, or say what was given instead."""
+    for name, x in arrays.items():
+        yield as_floats(name, x, finite=True, instead="torch_attention")
 
 
 def _check_shapes(queries: Any, keys: Any, values: Any, scale: float | None) -> float:
@@ -367,7 +377,7 @@ def _check_shapes(queries: Any, keys: Any, values: Any, scale: float | None) -> 
         ) from None
     if q[-1] == 0 and scale is None:
         raise ValueError(f"queries of width 0 (shape {q}) have no scale 1/√D; pass scale")
-    return 1 / math.sqrt(q[-1]) if scale is None else scale
+    return 1 / math.sqrt(q[-1]) if scale is None else as_number("scale", scale)
 
 
 def _check_mask(is_boolean: bool, mask: Any, scores: Any) -> None:
@@ -378,13 +388,17 @@ def _check_mask(is_boolean: bool, mask: Any, scores: Any) -> None:
             "ones and zeros pass mask != 0, for one of zeros and -inf pass mask == 0"
         )
     shape, needed = tuple(mask.shape), tuple(scores.shape)
-    try:
-        fits = np.broadcast_shapes(shape, needed) == needed
-    except ValueError:
-        fits = False
-    if not fits:
+    if not _broadcasts(shape, needed):
         raise ValueError(
             f"a mask of shape {shape} does not broadcast to the scores' shape (..., T_q, T_k) = "
             f"{needed}; a padding mask of shape (B, T_k) needs an axis for the queries, "
             "mask[:, None, :]"
         )
+
+
+def _broadcasts(shape: tuple[int, ...], needed: tuple[int, ...]) -> bool:
+    """Tell whether an array of one shape can be stretched to another one."""
+    try:
+        return np.broadcast_shapes(shape, needed) == needed
+    except ValueError:
+        return False

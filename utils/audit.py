@@ -21,6 +21,19 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from utils.arguments import (
+    as_list,
+    as_number,
+    as_positive,
+    as_whole_number,
+    check_function,
+    check_ids_shape,
+    check_model,
+    check_scalar,
+    check_tensor,
+    shown,
+)
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
@@ -55,6 +68,9 @@ def mask(attention_mask: Any, ids: Tensor, pad_id: int | None = None) -> Finding
     -------
     Finding
     """
+    check_ids_shape(ids)
+    check_tensor("ids", ids, kind="int", values=True)
+    pad_id = None if pad_id is None else as_whole_number("pad_id", pad_id)
     problem = next(_mask_problems(attention_mask, ids, pad_id), None)
     if problem:
         return Finding("mask", False, problem)
@@ -79,6 +95,7 @@ def overlap(train: Iterable[str], test: Iterable[str]) -> Finding:
     ValueError
         If there is no test text, of which no share can be given.
     """
+    train, test = as_list("train", train), as_list("test", test)
     known, test = {_normalised(text) for text in train}, [_normalised(text) for text in test]
     if not test:
         raise ValueError("the test set is empty: give overlap(train, test) two sets of texts")
@@ -103,7 +120,15 @@ def initial_loss(loss: float, vocab_size: int, tolerance: float = 0.5) -> Findin
     -------
     Finding
     """
-    loss = float(loss.detach()) if hasattr(loss, "detach") else float(loss)
+    if hasattr(loss, "detach"):
+        check_scalar("loss", loss)
+        check_tensor("loss", loss, values=True)
+        loss = float(loss.detach())
+    loss = loss if isinstance(loss, float) else as_number("loss", loss)
+    vocab_size, tolerance = (
+        as_whole_number("vocab_size", vocab_size, 1),
+        as_number("tolerance", tolerance, 0),
+    )
     expected = math.log(vocab_size)
     known = f"the loss is {loss:.2f}, log {vocab_size} is {expected:.2f}"
     if not math.isfinite(loss):
@@ -130,6 +155,8 @@ def gradient_reach(model: nn.Module, loss: Tensor) -> Finding:
     """
     import torch
 
+    check_model("model", model)
+    check_scalar("loss", loss)
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     if not loss.requires_grad:
         return Finding("gradient reach", False, "the loss hangs on no weight at all")
@@ -166,13 +193,20 @@ def influence(model: Callable[[Tensor], Tensor], ids: Tensor, vocab_size: int) -
     """
     import torch
 
+    if not callable(model):
+        raise TypeError(f"model must be a model or a function of ids, not {shown(model)}")
+    check_tensor("ids", ids, "(T,)", "int", values=True)
+    vocab_size = as_whole_number("vocab_size", vocab_size, 1)
     with torch.no_grad():
-        before = model(ids[None])[0]  # (T, ...)
+        output = model(ids[None])
+        if not isinstance(output, torch.Tensor) or output.shape[:2] != (1, len(ids)):
+            raise TypeError(f"model must return a tensor (1, T, ...), not {shown(output)}")
+        before = output[0]  # (T, ...)
         felt = torch.zeros(len(ids), len(ids), dtype=torch.bool)
         for place in range(len(ids)):
             changed = ids.clone()
             changed[place] = (changed[place] + 1) % vocab_size
-            difference = (model(changed[None])[0] - before).abs().flatten(1)
+            difference = (model(changed[None])[0] - before).abs().reshape(len(ids), -1)
             felt[:, place] = (difference.amax(dim=1) > 1e-6).cpu()
     return felt
 
@@ -208,12 +242,17 @@ def overfit(
 
     from utils.evaluation import cross_entropy_loss
 
-    loss_function = loss_function or cross_entropy_loss
+    loss_function = cross_entropy_loss if loss_function is None else loss_function
+    check_model("model", model)
+    check_function(loss_function=loss_function)
+    steps, lr = as_whole_number("steps", steps), as_positive("lr", lr)
+    target = as_number("target", target)
     parrot = copy.deepcopy(model).eval()  # without dropout
     optimizer = torch.optim.AdamW(parrot.parameters(), lr=lr, weight_decay=0.0)
     losses = []
     for step in range(steps + 1):
         loss = loss_function(parrot, batch)
+        check_scalar("loss_function", loss)
         losses.append(loss.item())
         if not math.isfinite(losses[-1]) or losses[-1] < target or step == steps:
             break
@@ -260,6 +299,16 @@ def noise(
     """
     import torch
 
+    check_model("model", model)
+    check_function(loss_function=loss_function)
+    steps, lr = as_whole_number("steps", steps, 1), as_positive("lr", lr)
+    vocab_size, tolerance = (
+        as_whole_number("vocab_size", vocab_size, 1),
+        as_number("tolerance", tolerance),
+    )
+    shape = as_list("shape", shape, int, least=2)
+    if len(shape) != 2 or min(shape) < 1:
+        raise ValueError(f"shape is a number of sequences and their length, not {shape}")
     generator = torch.Generator().manual_seed(0)
     student = copy.deepcopy(model).eval()
     device = next(student.parameters()).device
@@ -268,6 +317,7 @@ def noise(
     for _ in range(steps):
         ids = torch.randint(vocab_size, shape, generator=generator).to(device)
         loss = loss_function(student, ids)
+        check_scalar("loss_function", loss)
         losses.append(loss.item())
         optimizer.zero_grad()
         loss.backward()
@@ -284,9 +334,11 @@ def _mask_problems(attention_mask: Any, ids: Tensor, pad_id: int | None) -> Iter
 
     if not isinstance(attention_mask, torch.Tensor):
         yield f"it is a {type(attention_mask).__name__}; models take a tensor"
+    if attention_mask.device != ids.device:
+        yield f"it is on the device {attention_mask.device}, ids on {ids.device}"
     if attention_mask.shape != ids.shape:
         yield f"it has shape {tuple(attention_mask.shape)}, ids {tuple(ids.shape)}"
-    if attention_mask.dtype.is_floating_point:
+    if attention_mask.dtype.is_floating_point or attention_mask.is_complex():
         yield (
             f"it is of type {attention_mask.dtype}, which some layers add to the scores; pass "
             "booleans or integers"

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from utils.arguments import as_floats, as_list, as_whole_number, check_type
+
 FloatArray = NDArray[np.floating[Any]]
 Backward = Callable[[FloatArray], FloatArray]
 
@@ -43,12 +45,9 @@ class Variable:
     __array_ufunc__ = None  # so that `array + variable` comes to Variable.__radd__
 
     def __init__(self, data: ArrayLike, parents: tuple[tuple[Variable, Backward], ...] = ()):
-        array = np.asarray(data)
-        if array.dtype.kind not in "iufb":
-            raise TypeError(f"a Variable holds real numbers, not values of dtype {array.dtype}")
-        self.data = array if array.dtype.kind == "f" else array.astype(np.float64)
+        self.data = as_floats("data", data, instead="torch's own autograd")
         self.grad: FloatArray | None = None
-        self.parents = parents
+        self.parents = tuple(as_list("parents", parents, tuple))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -130,6 +129,9 @@ class Variable:
 
     def sum(self, axis: int | None = None, keepdims: bool = False) -> Variable:
         """Add up all entries, or those along one axis."""
+        if axis is not None:
+            axis = as_whole_number("axis", axis, -self.data.ndim, self.data.ndim - 1)
+        keepdims = bool(keepdims)
 
         def back(g: FloatArray) -> FloatArray:
             if axis is not None and not keepdims:
@@ -168,6 +170,7 @@ class Variable:
 
 def topological_order(output: Variable) -> list[Variable]:
     """Return all that `output` depends on, each variable after everything it was made from."""
+    check_type("output", output, Variable)
     order: list[Variable] = []
     seen: set[int] = set()
     stack = [(output, False)]
@@ -198,11 +201,14 @@ def sum_to_shape(gradient: FloatArray, shape: tuple[int, ...]) -> FloatArray:
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         If an array of `shape` does not broadcast to the gradient's shape.
     """
+    gradient = as_floats("gradient", gradient)
+    for size in as_list("shape", shape, int, np.integer):
+        as_whole_number("shape", size)
     try:
-        fits = np.broadcast_shapes(shape, gradient.shape) == gradient.shape
+        fits = np.broadcast_shapes(tuple(shape), gradient.shape) == gradient.shape
     except ValueError:
         fits = False
     if not fits:

@@ -15,6 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from utils.arguments import (
+    LARGEST_WHOLE,
+    as_array,
+    as_device,
+    as_whole_number,
+    as_whole_numbers,
+    check_function,
+    check_tensor,
+    shown,
+)
 from utils.losses import IGNORE
 
 
@@ -41,14 +51,20 @@ class TextBatches:
 
     def __init__(self, ids: Any, batch_size: int, seq_len: int, seed: int = 0) -> None:
         self.ids = _checked_ids(ids, batch_size, seq_len)
+        as_whole_number("seed", seed, most=LARGEST_WHOLE)
         self.batch_size, self.seq_len, self.seed = batch_size, seq_len, seed
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         """Return batch `index`: inputs and targets, both of shape (B, T), on the CPU.
 
         The target of a position is the token after it, so the targets are the inputs one further.
+
+        Raises
+        ------
+        TypeError, IndexError
+            If it is no number of a batch.
         """
-        rng = np.random.default_rng([self.seed, _checked_index(index)])
+        rng = np.random.default_rng([self.seed, checked_index(index)])
         starts = rng.integers(len(self.ids) - self.seq_len, size=(self.batch_size, 1))
         windows = self.ids[starts + np.arange(self.seq_len + 1)].astype(np.int64)  # (B, T + 1)
         windows = torch.from_numpy(windows)
@@ -83,8 +99,8 @@ class ExampleBatches:
 
     Raises
     ------
-    ValueError
-        If there are no examples or `batch_size` is below 1.
+    TypeError, ValueError
+        If there are no examples, `batch_size` is below 1, or `collate` is no function.
     """
 
     def __init__(
@@ -94,6 +110,10 @@ class ExampleBatches:
         collate: Callable[[list[Any], np.random.Generator], Any],
         seed: int = 0,
     ) -> None:
+        check_function(collate=collate)
+        as_whole_number("batch_size", batch_size, -1)
+        as_whole_number("seed", seed, most=LARGEST_WHOLE)
+        check_examples("examples", examples)
         if len(examples) == 0 or batch_size < 1:
             raise ValueError(
                 f"batches need at least one example each: there are {len(examples)} examples "
@@ -104,8 +124,14 @@ class ExampleBatches:
         self.per_epoch = math.ceil(len(examples) / batch_size)
 
     def __getitem__(self, index: int) -> Any:
-        """Return batch `index`: what `collate` makes of its examples."""
-        epoch, place = divmod(_checked_index(index), self.per_epoch)
+        """Return batch `index`: what `collate` makes of its examples.
+
+        Raises
+        ------
+        TypeError, IndexError
+            If it is no number of a batch.
+        """
+        epoch, place = divmod(checked_index(index), self.per_epoch)
         order = np.random.default_rng([self.seed, 0, epoch]).permutation(len(self.examples))
         chosen = order[place * self.batch_size : (place + 1) * self.batch_size]
         rng = np.random.default_rng([self.seed, 1, index])
@@ -140,7 +166,8 @@ def text_windows(ids: Any, batch_size: int, seq_len: int) -> list[tuple[Tensor, 
     TypeError, ValueError
         As for `TextBatches`, but `ids` may be shorter than a window: two tokens suffice.
     """
-    ids = _checked_ids(ids, batch_size, min(seq_len, 1))
+    batch_size, seq_len = as_whole_numbers(1, batch_size=batch_size, seq_len=seq_len)
+    ids = _checked_ids(ids, batch_size, 1)
     rows = math.ceil((len(ids) - 1) / seq_len)
     inputs = torch.zeros(rows * seq_len, dtype=torch.int64)
     targets = torch.full_like(inputs, IGNORE)
@@ -151,15 +178,15 @@ def text_windows(ids: Any, batch_size: int, seq_len: int) -> list[tuple[Tensor, 
 
 
 def _checked_ids(ids: Any, batch_size: int, seq_len: int) -> np.ndarray:
-    ids = ids.detach().cpu().numpy() if isinstance(ids, Tensor) else np.asanyarray(ids)
+    if isinstance(ids, Tensor):
+        check_tensor("ids", ids, kind="any", values=True)
+        ids = ids.detach().cpu().numpy()
+    ids = ids if isinstance(ids, np.ndarray) else as_array("ids", ids)  # a memmap stays one
     if ids.ndim != 1:
         raise ValueError(f"ids must be one sequence of token ids, not of shape {ids.shape}")
     if len(ids) and ids.dtype.kind not in "iu":
         raise TypeError(f"ids must be integers, such as a tokenizer returns, not {ids.dtype}")
-    if batch_size < 1 or seq_len < 1:
-        raise ValueError(
-            f"batch_size and seq_len must be at least 1, not {batch_size} and {seq_len}"
-        )
+    as_whole_numbers(1, batch_size=batch_size, seq_len=seq_len)
     if len(ids) <= seq_len:
         raise ValueError(
             f"a window of {seq_len} tokens and the one after it need {seq_len + 1} ids, "
@@ -168,7 +195,23 @@ def _checked_ids(ids: Any, batch_size: int, seq_len: int) -> np.ndarray:
     return ids
 
 
-def _checked_index(index: int) -> int:
+def check_examples(name: str, examples: Any) -> None:
+    """Raise TypeError unless something has a length and entries with numbers."""
+    if isinstance(examples, str | Mapping) or not hasattr(examples, "__getitem__"):
+        raise TypeError(f"{name} must be a list of examples, not {shown(examples)}")
+
+
+def checked_index(index: int) -> int:
+    """Return the number of a batch, or say what is wrong with it.
+
+    Raises
+    ------
+    TypeError
+        If it is no whole number.
+    IndexError
+        If it is negative, which a loop over batches understands as their end.
+    """
+    index = as_whole_number("index", index, -LARGEST_WHOLE, LARGEST_WHOLE)
     if index < 0:
         raise IndexError(f"batches are numbered from 0 on; there is no batch {index}")
     return index
@@ -193,8 +236,13 @@ def batch_getter(batches: Any) -> Callable[[int], Any]:
 
 def to_device(batch: Any, device: torch.device) -> Any:
     """Move all tensors of a batch, which may be nested, to the device."""
+    if not isinstance(device, torch.device):
+        device = as_device("device", device)
     if isinstance(batch, Mapping):
         return {name: to_device(value, device) for name, value in batch.items()}
     if isinstance(batch, list | tuple):
         return [to_device(value, device) for value in batch]
-    return batch.to(device) if isinstance(batch, Tensor) else batch
+    if isinstance(batch, Tensor):
+        check_tensor("batch", batch, kind="any", values=device.type != "meta")
+        return batch.to(device)
+    return batch

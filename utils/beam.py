@@ -14,6 +14,16 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from utils.arguments import (
+    LARGEST_SIZE,
+    as_number,
+    as_whole_number,
+    check_function,
+    check_rows,
+    check_tensor,
+    shown,
+)
+
 
 class Decoder(Protocol):
     """What the searches need."""
@@ -36,12 +46,15 @@ class PrefixDecoder:
     """
 
     def __init__(self, function: Callable[[Tensor, Tensor], Tensor]) -> None:
+        check_function(function=function)
         self.function = function
         self.ids: Tensor | None = None
         self.sources: Tensor | None = None
 
     def __call__(self, tokens: Tensor) -> Tensor:
         """Append a token to each sequence and ask the function."""
+        shape = "(N,)" if self.ids is None else f"({len(self.ids)},)"
+        check_tensor("tokens", tokens, shape, "int", like=self.ids, some=True)
         new = tokens[:, None]
         if self.sources is None:
             self.sources = torch.arange(len(tokens), device=tokens.device)
@@ -50,6 +63,7 @@ class PrefixDecoder:
 
     def select(self, rows: Tensor) -> None:
         """Keep these sequences, in this order."""
+        check_rows("rows", rows, 0 if self.ids is None else len(self.ids))
         self.ids, self.sources = self.ids[rows], self.sources[rows]
 
 
@@ -76,7 +90,13 @@ def length_penalty(length: int, alpha: float) -> float:
 
     Wu et al. (2016), equation 14. With alpha = 0 it is 1; the larger alpha, the better a long
     sequence fares.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a length is negative, or alpha not from 0 to 100.
     """
+    length, alpha = as_whole_number("length", length), as_number("alpha", alpha, 0, 100)
     return ((5 + length) / 6) ** alpha
 
 
@@ -98,11 +118,12 @@ def greedy_search(decoder: Decoder, starts: Tensor, *, max_length: int, stop_id:
     torch.Tensor of int, shape (B, T)
         Without the start token; a sequence that has stopped is filled up with `stop_id`.
     """
-    _check(starts, max_length)
+    _check(decoder, starts, max_length, stop_id)
     tokens, columns = starts, []
     stopped = torch.zeros_like(starts, dtype=torch.bool)
     for _ in range(max_length):
-        tokens = decoder(tokens).argmax(dim=-1).masked_fill(stopped, stop_id)  # (B,)
+        logits = _checked_logits(decoder(tokens), starts)  # (B, V)
+        tokens = logits.argmax(dim=-1).masked_fill(stopped, stop_id)  # (B,)
         columns.append(tokens)
         stopped |= tokens == stop_id
         if bool(stopped.all()):
@@ -150,13 +171,15 @@ def beam_search(
     ValueError
         If the sizes make no sense or alpha is negative.
     """
-    _check(starts, max_length)
-    if isinstance(beam_size, bool) or not isinstance(beam_size, int) or beam_size < 1:
+    _check(decoder, starts, max_length, stop_id)
+    alpha = as_number("alpha", alpha, -LARGEST_SIZE, 100)
+    is_size = isinstance(beam_size, int) and 1 <= beam_size <= LARGEST_SIZE
+    if isinstance(beam_size, bool) or not is_size:
         raise ValueError(f"beam_size must be a whole number of at least 1, not {beam_size!r}")
     if not alpha >= 0:
         raise ValueError(f"alpha must be at least 0, not {alpha}: 0 leaves the scores as they are")
     B, K = len(starts), beam_size
-    first = decoder(starts).log_softmax(dim=-1)  # (B, V)
+    first = _checked_logits(decoder(starts), starts).log_softmax(dim=-1)  # (B, V)
     decoder.select(torch.arange(B, device=starts.device).repeat_interleave(K))
     V = first.shape[-1]
     log_probs = first.new_full((B, K), -math.inf)
@@ -203,10 +226,25 @@ def _best(old: Found, new: Found, stop_id: int) -> Found:
     return Found(_rows(torch.cat([padded, new.ids], dim=1), order), log_probs, scores)
 
 
-def _check(starts: Tensor, max_length: int) -> None:
+def _checked_logits(logits: Tensor, starts: Tensor) -> Tensor:
+    """Return what a decoder has answered, if it can be gone on with."""
+    shape = f"({len(starts)}, V)"
+    check_tensor("what decoder returns", logits, shape, like=starts, some=True)
+    return logits
+
+
+def _check(decoder: Decoder, starts: Tensor, max_length: int, stop_id: int) -> None:
+    if not callable(decoder) or not hasattr(decoder, "select"):
+        raise TypeError(
+            f"decoder must be called with tokens and have select(rows), not {shown(decoder)}: "
+            "PrefixDecoder(function) makes one"
+        )
+    check_tensor("starts", starts, kind="int")
+    as_whole_number("stop_id", stop_id)
     if starts.ndim != 1 or len(starts) == 0:
         raise ValueError(
             f"starts should hold one token for each sequence, shape (B,), not {tuple(starts.shape)}"
         )
-    if isinstance(max_length, bool) or not isinstance(max_length, int) or max_length < 1:
+    is_size = isinstance(max_length, int) and 1 <= max_length <= LARGEST_SIZE
+    if isinstance(max_length, bool) or not is_size:
         raise ValueError(f"max_length must be a whole number of at least 1, not {max_length!r}")

@@ -10,7 +10,7 @@ weights between these classes and those of `transformers`; `load_bert` reads a r
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from utils.arguments import check_ids_range, check_ids_shape, check_sizes
+from utils.arguments import (
+    as_eps,
+    as_number,
+    check_alike,
+    check_entries,
+    check_features,
+    check_ids,
+    check_ids_range,
+    check_sizes,
+    check_tensor,
+    check_type,
+)
 from utils.layers import LayerNorm, TransformerBlock
 
 
@@ -63,9 +74,13 @@ class BertConfig:
 
     def __post_init__(self) -> None:
         sizes = ("vocab_size", "context_length", "num_layers", "num_heads", "d_model")
-        check_sizes(self, (*sizes, "num_segments", *(("d_hidden",) if self.d_hidden else ())))
+        check_sizes(self, (*sizes, "num_segments"))
         if self.d_hidden is None:
             object.__setattr__(self, "d_hidden", 4 * self.d_model)
+        check_sizes(self, ("d_hidden",))
+        as_number("dropout", self.dropout, 0, 1)
+        as_number("init_std", self.init_std, 0, 1e6)
+        as_eps("norm_eps", self.norm_eps)
 
 
 class Bert(nn.Module):
@@ -80,6 +95,7 @@ class Bert(nn.Module):
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
+        check_type("config", config, BertConfig)
         self.config = config
         self.token_embedding = nn.Embedding(config.vocab_size, config.d_model)
         self.position_embedding = nn.Embedding(config.context_length, config.d_model)
@@ -142,16 +158,21 @@ class Bert(nn.Module):
 
         It is what the next-sentence head reads, so it means something only where that was trained.
         """
+        check_features("hidden", hidden, self.pooler.weight, axes=3)
+        if not hidden.shape[1]:
+            raise ValueError("hidden has no tokens, so no [CLS]: its shape is (B, 0, C)")
         return torch.tanh(self.pooler(hidden[:, 0]))
 
     def _check(self, ids: Tensor, segment_ids: Tensor | None, mask: Tensor | None) -> None:
-        check_ids_shape(ids)
+        check_ids(ids, self.token_embedding.weight)
         if ids.shape[1] > self.config.context_length:
             raise ValueError(
                 f"{ids.shape[1]} tokens do not fit into a context of {self.config.context_length}: "
                 "cut the texts, for instance with encode_pair(..., max_length)"
             )
         for name, x in (("segment_ids", segment_ids), ("attention_mask", mask)):
+            if x is not None and not isinstance(x, Tensor):
+                raise TypeError(f"{name} should be a torch.Tensor, not a {type(x).__name__}")
             if x is not None and x.shape != ids.shape:
                 raise ValueError(
                     f"{name} should have the shape of ids, {tuple(ids.shape)}, not {tuple(x.shape)}"
@@ -161,10 +182,10 @@ class Bert(nn.Module):
                 f"attention_mask should be boolean, True for real tokens, not {mask.dtype}: for "
                 "ones and zeros pass mask != 0"
             )
-        sizes = (self.config.vocab_size, self.config.num_segments)
-        for name, x, size in zip(("ids", "segment_ids"), (ids, segment_ids), sizes, strict=True):
-            if x is not None and x.numel():
-                check_ids_range(x, size, name)
+        if mask is not None:
+            check_alike("attention_mask", mask, ids)
+        if segment_ids is not None:
+            check_ids(segment_ids, self.segment_embedding.weight, "segment_ids")
 
 
 class MaskedTokenHead(nn.Module):
@@ -177,12 +198,16 @@ class MaskedTokenHead(nn.Module):
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
+        check_type("config", config, BertConfig)
         self.transform = nn.Linear(config.d_model, config.d_model)
         self.norm = LayerNorm(config.d_model, config.norm_eps)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
 
     def forward(self, hidden: Tensor, token_embedding: Tensor) -> Tensor:
         """Return logits (..., V) from hidden states (..., C) and the embeddings (V, C)."""
+        check_features("hidden", hidden, self.transform.weight)
+        shape = f"({self.bias.shape[0]}, {hidden.shape[-1]})"
+        check_tensor("token_embedding", token_embedding, shape, like=hidden)
         return F.linear(self.norm(F.gelu(self.transform(hidden))), token_embedding, self.bias)
 
 
@@ -196,6 +221,7 @@ class BertForPreTraining(nn.Module):
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
+        check_type("config", config, BertConfig)
         self.config = config
         self.bert = Bert(config)
         self.token_head = MaskedTokenHead(config)
@@ -245,7 +271,13 @@ def masked_token_loss(model: BertForPreTraining, batch: Mapping[str, Tensor]) ->
     batch : mapping
         "ids" (B, T), "labels" (B, T) with -100 where nothing is predicted, and, if there are any,
         "segment_ids" and "attention_mask" (B, T): see `utils.masking.collate_masked`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an entry is missing or does not fit, or no token is masked.
     """
+    _check_batch(model, batch, ("ids", "labels"))
     return _token_loss(model, _hidden(model, batch), batch["labels"])
 
 
@@ -257,10 +289,29 @@ def pretraining_loss(model: BertForPreTraining, batch: Mapping[str, Tensor]) -> 
     model : BertForPreTraining
     batch : mapping
         As for `masked_token_loss`, and "is_random" (B,): 0 where the second text follows, else 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for `masked_token_loss`.
     """
+    _check_batch(model, batch, ("ids", "labels", "is_random"))
     hidden = _hidden(model, batch)
     next_loss = F.cross_entropy(model.next_logits(hidden).float(), batch["is_random"])
     return _token_loss(model, hidden, batch["labels"]) + next_loss
+
+
+def _check_batch(model: BertForPreTraining, batch: Any, names: Sequence[str]) -> None:
+    """Raise unless a batch for pretraining has what is needed, in the right shapes."""
+    check_type("model", model, BertForPreTraining)
+    check_entries("batch", batch, names)
+    ids = batch["ids"]
+    check_tensor("batch['ids']", ids, "(B, T)", "int")
+    check_tensor("batch['labels']", batch["labels"], str(tuple(ids.shape)), "int", like=ids)
+    if "is_random" in names:
+        random = batch["is_random"]
+        check_tensor("batch['is_random']", random, f"({ids.shape[0]},)", "int", like=ids)
+        check_ids_range(random, 2, "batch['is_random']")
 
 
 def _hidden(model: BertForPreTraining, batch: Mapping[str, Tensor]) -> Tensor:
@@ -269,6 +320,9 @@ def _hidden(model: BertForPreTraining, batch: Mapping[str, Tensor]) -> Tensor:
 
 def _token_loss(model: BertForPreTraining, hidden: Tensor, labels: Tensor) -> Tensor:
     chosen = labels != -100  # (B, T)
+    if not bool(chosen.any()):
+        raise ValueError("the batch has no masked token: all labels are -100")
+    check_ids_range(labels[chosen], model.config.vocab_size, "labels")
     return F.cross_entropy(model.token_logits(hidden[chosen]).float(), labels[chosen])
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from utils import checkpoints
+from utils.arguments import as_device, check_text, check_type, shown
 from utils.bert import Bert, BertConfig, BertForPreTraining
 from utils.tokenizers import WordPiece
 from utils.train import get_device
@@ -56,12 +57,24 @@ def bert_name(name: str) -> str:
     -------
     str
         Such as "encoder.layer.0.attention.self.query.weight".
+
+    Raises
+    ------
+    TypeError, ValueError
+        If no parameter is called so.
     """
+    check_text(name=name)
     prefix = "bert." if name.startswith("bert.") else ""
     module, _, kind = name.removeprefix(prefix).rpartition(".")  # kind is weight or bias
-    if module.startswith("blocks."):
-        _, number, module = module.split(".", 2)
-        return f"{prefix}encoder.layer.{number}.{_INSIDE[module]}.{kind}"
+    blocks, _, inside = module.partition(".")
+    number, _, inside = inside.partition(".")
+    if blocks == "blocks" and number.isdecimal() and inside in _INSIDE:
+        return f"{prefix}encoder.layer.{number}.{_INSIDE[inside]}.{kind}"
+    if module not in _OUTSIDE:
+        raise ValueError(
+            f"no parameter of a BERT is called {name!r}: names are such as "
+            "'blocks.0.attention.query_proj.weight'"
+        )
     return f"{prefix}{_OUTSIDE[module]}.{kind}"
 
 
@@ -106,6 +119,8 @@ def to_transformers(model: Bert | BertForPreTraining) -> PreTrainedModel:
     transformers.BertModel or transformers.BertForPreTraining
     """
     import transformers
+
+    check_type("model", model, Bert, BertForPreTraining)
 
     config = model.config
     kind = transformers.BertModel if isinstance(model, Bert) else transformers.BertForPreTraining
@@ -159,7 +174,8 @@ def load_bert(
     ValueError
         If the checkpoint is no BERT.
     """
-    device = get_device(str(device) if device is not None else None)
+    device = get_device() if device is None else as_device("device", device)
+    check_text(name=name)
     if name != checkpoints.ENCODER:
         theirs, their_tokenizer = checkpoints.load_encoder(name, device)
         return from_transformers(theirs), word_piece(their_tokenizer)
@@ -174,6 +190,9 @@ def load_bert(
 
 def word_piece(their_tokenizer: Any) -> WordPiece:
     """Return our WordPiece with the vocabulary of a `transformers` tokenizer of a BERT."""
+    if not hasattr(their_tokenizer, "backend_tokenizer"):
+        given = shown(their_tokenizer)
+        raise TypeError(f"their_tokenizer must be a fast tokenizer of transformers, not {given}")
     settings = json.loads(their_tokenizer.backend_tokenizer.to_str())
     if settings["model"]["type"] != "WordPiece":
         raise ValueError(f"this tokenizer is a {settings['model']['type']}, not a WordPiece")

@@ -12,10 +12,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utils import layers_numpy as parts
+from utils.arguments import as_float_entries, as_floats, check_entries, check_model
 from utils.layers_numpy import Cache, FloatArray, Parameters
 
 if TYPE_CHECKING:
     from torch import nn
+
+NAMES = [
+    f"{part}.{kind}"
+    for part in (
+        *(f"attention.{name}_proj" for name in ("query", "key", "value", "output")),
+        *(f"feed_forward.{name}_proj" for name in ("up", "down")),
+        "attention_norm",
+        "feed_forward_norm",
+    )
+    for kind in ("weight", "bias")
+]
 
 
 def from_torch(module: nn.Module, *, gradients: bool = False) -> Parameters:
@@ -34,14 +46,17 @@ def from_torch(module: nn.Module, *, gradients: bool = False) -> Parameters:
 
     Raises
     ------
-    ValueError
-        If a gradient is asked for and there is none.
+    TypeError, ValueError
+        If it is no module, or a gradient is asked for and there is none.
     """
+    check_model("module", module)
     copied = {}
     for name, parameter in module.named_parameters():
         tensor = parameter.grad if gradients else parameter.detach()
         if tensor is None:
-            raise ValueError(f"{name} has no gradient yet: call backward() on a loss first")
+            raise ValueError(
+                f"{name} of the module has no gradient yet: call backward() on a loss first"
+            )
         array = tensor.cpu().double().numpy().copy()
         copied[name] = array.T if array.ndim == 2 else array
     return copied
@@ -77,7 +92,14 @@ def transformer_block(
     output : numpy.ndarray, shape (B, T, C)
     cache : dict
         What `transformer_block_backward` needs.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If shapes or types do not fit, or a parameter is missing.
     """
+    x = as_floats("x", x, "(B, T, C)", finite=True)
+    check_entries("params", params, NAMES)
     cache: Cache = {"norm_first": norm_first, "eps": eps}
     for name in ("attention", "feed_forward"):
         sub, (weight, bias) = _part(params, name), _norm(params, name)
@@ -110,7 +132,19 @@ def transformer_block_backward(
     grad_x : numpy.ndarray, shape (B, T, C)
     grads : dict
         The gradient of each parameter under its name.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If shapes or types do not fit, or a parameter is missing.
     """
+    check_entries("cache", cache, ("norm_first", "eps", "attention_norm", "feed_forward_norm"))
+    check_entries("cache", cache, ("attention", "feed_forward"))
+    check_entries("params", params, NAMES)
+    norms = {f"{name}_norm": "(B, T, C)" for name in ("attention", "feed_forward")}
+    cache = {**cache, **as_float_entries("cache", cache, norms)}
+    shape = str(cache["attention_norm"].shape)
+    grad_output = as_floats("grad_output", grad_output, shape, finite=True)
     grad, grads = grad_output, {}
     backward = {
         "attention": parts.multi_head_attention_backward,

@@ -15,11 +15,29 @@ import heapq
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
+from operator import index
 from pathlib import Path
+from typing import Any
 
-from utils.merges import Pair, byte_to_unicode, learn_merges, split_off_numbers, split_words
+from utils.arguments import (
+    as_ids,
+    as_list,
+    as_path,
+    as_texts,
+    as_whole_number,
+    check_choice,
+    shown,
+)
+from utils.merges import (
+    Pair,
+    byte_to_unicode,
+    learn_merges,
+    read_saved,
+    split_off_numbers,
+    split_words,
+)
 
 _LONGEST_CACHED = 64  # bytes: longer stretches without a space hardly ever come twice
 _MOST_CACHED = 200_000
@@ -42,8 +60,9 @@ class ByteLevelBPE:
 
     Raises
     ------
-    ValueError
-        If an id occurs twice, or a merge needs or makes a token that the vocabulary lacks.
+    TypeError, ValueError
+        If an id occurs twice, or a merge needs or makes a token that the vocabulary lacks, or
+        something is of another type.
     """
 
     def __init__(
@@ -54,12 +73,16 @@ class ByteLevelBPE:
         *,
         split_digits: bool = False,
     ) -> None:
-        self.vocab, self.merges = dict(vocab), list(merges)
+        _check_vocab("vocab", vocab, bytes)
+        _check_vocab("special_tokens", {} if special_tokens is None else special_tokens, str)
+        self.vocab, self.merges = dict(vocab), _as_pairs(merges, bytes)
         self.special_tokens, self.split_digits = dict(special_tokens or {}), split_digits
         self._bytes_of = {token_id: token for token, token_id in self.vocab.items()}
         self._bytes_of |= {i: token.encode() for token, i in self.special_tokens.items()}
         if len(self._bytes_of) < len(self.vocab) + len(self.special_tokens):
-            raise ValueError("two tokens have the same id: give each token an id of its own")
+            raise ValueError(
+                "two tokens of vocab or special_tokens have the same id: give each its own"
+            )
         self._byte_ids = [self.vocab.get(bytes([byte])) for byte in range(256)]
         self._ranks: dict[Pair, tuple[int, int]] = {}  # pair of ids -> rank, id of the result
         for rank, (first, second) in enumerate(self.merges):
@@ -101,7 +124,8 @@ class ByteLevelBPE:
         ValueError
             If `vocab_size` has no room for the special tokens and the bytes.
         """
-        special_tokens = list(dict.fromkeys(special_tokens))
+        special_tokens = list(dict.fromkeys(as_list("special_tokens", special_tokens, str)))
+        vocab_size = as_whole_number("vocab_size", vocab_size)
         base = len(special_tokens) + 256
         if vocab_size < base:
             raise ValueError(
@@ -111,7 +135,7 @@ class ByteLevelBPE:
         tokens = [bytes([byte]) for byte in byte_to_unicode()]
         ids = {token[0]: len(special_tokens) + place for place, token in enumerate(tokens)}
         words: Counter[str] = Counter()
-        for text in [texts] if isinstance(texts, str) else texts:
+        for text in as_texts("texts", texts):
             words.update(split_words(text))
         spelled = [([ids[byte] for byte in _utf8(word)], n) for word, n in words.items()]
         pairs = learn_merges(spelled, base, vocab_size - base, min_frequency)
@@ -208,7 +232,9 @@ class ByteLevelBPE:
     def token_bytes(self, token_id: int) -> bytes:
         """Return the bytes that a token stands for (a special token's: its name)."""
         try:
-            return self._bytes_of[int(token_id)]
+            return self._bytes_of[index(token_id)]
+        except TypeError:
+            raise TypeError(f"token_id must be a whole number, not {shown(token_id)}") from None
         except KeyError:
             raise ValueError(
                 f"there is no token with id {token_id}; ids of this vocabulary go up to "
@@ -229,7 +255,8 @@ class ByteLevelBPE:
             What to do if the bytes are not a text, because a character was cut in the middle:
             put "�" there, raise UnicodeDecodeError, or leave it out.
         """
-        return b"".join(map(self.token_bytes, ids)).decode("utf-8", errors=errors)
+        check_choice("errors", errors, ("replace", "strict", "ignore"))
+        return b"".join(map(self.token_bytes, as_ids("ids", ids))).decode("utf-8", errors=errors)
 
     def save(self, path: str | Path) -> None:
         """Write the tokenizer to a JSON file, its tokens spelled in GPT-2's alphabet."""
@@ -241,7 +268,7 @@ class ByteLevelBPE:
             "merges": [[_shown(first), _shown(second)] for first, second in self.merges],
         }
         text = json.dumps(contents, ensure_ascii=False, indent=0)
-        Path(path).write_text(text, encoding="utf-8")
+        as_path("path", path).write_text(text, encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> ByteLevelBPE:
@@ -252,9 +279,8 @@ class ByteLevelBPE:
         ValueError
             If the file holds something else.
         """
-        contents = json.loads(Path(path).read_text(encoding="utf-8"))
-        if not isinstance(contents, dict) or contents.get("type") != "byte-level BPE":
-            raise ValueError(f"{path} is not a byte-level BPE tokenizer written by save()")
+        keys = ("vocab", "merges", "special_tokens", "split_digits")
+        contents = read_saved(path, "byte-level BPE", keys)
         return cls.from_gpt2(
             contents["vocab"],
             contents["merges"],
@@ -279,14 +305,40 @@ class ByteLevelBPE:
         as_bytes = {char: byte for byte, char in byte_to_unicode().items()}
 
         def spelled(token: str) -> bytes:
-            return bytes(as_bytes[char] for char in token)
+            try:
+                return bytes(as_bytes[char] for char in token)
+            except KeyError as error:
+                raise ValueError(
+                    f"{error.args[0]!r} in the token {token!r} is no sign of GPT-2's alphabet: are "
+                    "vocab and merges spelled as in vocab.json and merges.txt?"
+                ) from None
 
+        _check_vocab("vocab", vocab, str)
         return cls(
             {spelled(token): token_id for token, token_id in vocab.items()},
-            [(spelled(first), spelled(second)) for first, second in merges],
+            [(spelled(first), spelled(second)) for first, second in _as_pairs(merges, str)],
             special_tokens,
             split_digits=split_digits,
         )
+
+
+def _check_vocab(name: str, vocab: Any, kind: type) -> None:
+    """Raise unless something is a dict from tokens to ids."""
+    if not isinstance(vocab, Mapping):
+        raise TypeError(f"{name} must be a dict from {kind.__name__} to int, not {shown(vocab)}")
+    for token, token_id in vocab.items():
+        if not isinstance(token, kind):
+            raise TypeError(f"{name}: a token must be {kind.__name__}, not {shown(token)}")
+        as_whole_number(f"{name}[{token!r}]", token_id)
+
+
+def _as_pairs(merges: Any, kind: type) -> list[tuple[Any, Any]]:
+    """Return merges as a list of pairs of tokens, or say what they are instead."""
+    pairs = as_list("merges", merges, tuple, list)
+    for place, pair in enumerate(pairs):
+        if len(pair) != 2 or not all(isinstance(token, kind) for token in pair):
+            raise TypeError(f"merges[{place}] must be two {kind.__name__}, not {shown(pair)}")
+    return [tuple(pair) for pair in pairs]
 
 
 @cache

@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from utils.arguments import as_ids, as_whole_number, check_rows, check_tensor
+
 
 class KVCache:
     """Room for the keys and values of `max_length` tokens in each of `num_layers` layers.
@@ -33,6 +35,8 @@ class KVCache:
     """
 
     def __init__(self, num_layers: int, max_length: int) -> None:
+        as_whole_number("num_layers", num_layers, -1)
+        as_whole_number("max_length", max_length, -1)
         if num_layers < 1 or max_length < 1:
             raise ValueError(
                 f"a cache needs at least 1 layer and room for 1 token, not {num_layers} layers "
@@ -70,10 +74,18 @@ class KVCache:
 
         Raises
         ------
-        ValueError
-            If there is no room left, the shape differs from that of earlier tokens, or gradients
-            are asked for.
+        TypeError, ValueError
+            If there is no such layer, no room left, the shape, type or device differs from that of
+            earlier tokens, or gradients are asked for.
         """
+        layer = as_whole_number("layer", layer, 0, len(self.keys) - 1)
+        check_tensor("keys", keys, "(B, H, T, D)", some=True, like=self.keys[layer])
+        check_tensor("values", values, "(B, H, T, D)", some=True, like=keys)
+        if keys.shape[:3] != values.shape[:3]:
+            raise ValueError(
+                f"keys of shape {tuple(keys.shape)} and values of shape {tuple(values.shape)} are "
+                "not of the same tokens"
+            )
         if keys.requires_grad or values.requires_grad:
             raise ValueError(
                 "a cache is for generating, not for training: call the model in "
@@ -108,7 +120,9 @@ class KVCache:
         ----------
         rows : list of int, or torch.Tensor of int, shape (B_new,)
         """
+        rows = torch.tensor(as_ids("rows", rows)) if isinstance(rows, list) else rows
         for store in (self.keys, self.values):
             for layer, held in enumerate(store):
                 if held is not None:
+                    check_rows("rows", rows, held.shape[0])
                     store[layer] = held[torch.as_tensor(rows, device=held.device)]

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from utils.arguments import as_floats, as_integers, as_whole_number
+
 __all__ = ["Reliability", "expected_calibration_error", "fit_temperature", "reliability"]
 
 
@@ -46,10 +48,11 @@ def reliability(confidence: ArrayLike, correct: ArrayLike, bins: int = 10) -> Re
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         If the two differ in length, are empty, or hold other numbers.
     """
-    confidence, correct = np.asarray(confidence, dtype=float), np.asarray(correct, dtype=float)
+    confidence = as_floats("confidence", confidence).astype(float)
+    correct = as_floats("correct", correct).astype(float)
     if confidence.ndim != 1 or confidence.shape != correct.shape or not len(confidence):
         raise ValueError(
             "one confidence and one 0 or 1 are needed for each answer; got shapes "
@@ -59,8 +62,7 @@ def reliability(confidence: ArrayLike, correct: ArrayLike, bins: int = 10) -> Re
         raise ValueError("confidences are probabilities from 0 to 1; are these logits?")
     if not np.isin(correct, (0, 1)).all():
         raise ValueError("correct should hold 1 for a right answer and 0 for a wrong one")
-    if bins < 1:
-        raise ValueError(f"at least one bin is needed, not {bins}")
+    bins = as_whole_number("bins", bins, 1, 10**6)
     place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)  # (N,)
     count = np.bincount(place, minlength=bins)
     used = count > 0
@@ -95,15 +97,16 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
 
     Raises
     ------
-    ValueError
-        If the shapes do not fit.
+    TypeError, ValueError
+        If the shapes do not fit, a logit is not finite, or a label is no class.
 
     Notes
     -----
     Guo et al. (2017), section 4.2. The negative log-likelihood is convex in 1 / temperature, so a
     golden-section search for that finds its minimum.
     """
-    logits, labels = np.asarray(logits, dtype=float), np.asarray(labels)
+    logits = as_floats("logits", logits, "(N, K)", finite=True).astype(float)
+    labels = as_integers("labels", labels, low=0, high=logits.shape[1] - 1)
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or not len(logits):
         raise ValueError(
             f"logits of shape (N, K) need labels of shape (N,); got {logits.shape} and "

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from utils.arguments import as_device
 from utils.data.sources import SOURCES
 from utils.data.store import folder
 
@@ -127,7 +128,7 @@ def _load(
 
     from utils.train import get_device
 
-    device = get_device(str(device) if device is not None else None)
+    device = get_device() if device is None else as_device("device", device)
     weights = {} if gguf else {"use_safetensors": True}
     with _quiet():
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, **where)

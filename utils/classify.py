@@ -24,7 +24,24 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from utils.batches import to_device
+from utils.arguments import (
+    LARGEST_WHOLE,
+    as_floats,
+    as_ids,
+    as_integers,
+    as_list,
+    as_number,
+    as_whole_number,
+    check_choice,
+    check_features,
+    check_function,
+    check_ids_range,
+    check_tensor,
+    check_text,
+    check_type,
+    shown,
+)
+from utils.batches import check_examples, checked_index, to_device
 from utils.bert import Bert
 from utils.evaluation import device_of
 from utils.losses import IGNORE
@@ -69,12 +86,19 @@ def encode_texts(
 
     Raises
     ------
-    ValueError
-        If there is not one label for each text.
+    TypeError, ValueError
+        If there is not one label for each text, or a text is neither a string nor a pair of them.
     """
     if isinstance(texts, str):
         raise TypeError("texts should be a list of texts, not one string: give [text]")
-    labels = [-100] * len(texts) if labels is None else labels
+    texts = as_list("texts", texts, str, tuple, list)
+    for place, text in enumerate(texts):
+        if not isinstance(text, str):
+            if len(text) != 2:
+                raise ValueError(f"texts[{place}] must be a text or a pair of texts, not {text!r}")
+            check_text(**{f"texts[{place}][0]": text[0], f"texts[{place}][1]": text[1]})
+    check_type("tokenizer", tokenizer, WordPiece)
+    labels = [IGNORE] * len(texts) if labels is None else as_ids("labels", labels)
     if len(labels) != len(texts):
         raise ValueError(f"{len(texts)} texts need as many labels, not {len(labels)}")
     pairs = ((text, None) if isinstance(text, str) else text for text in texts)
@@ -94,7 +118,13 @@ def collate(examples: Sequence[TextExample], rng: Any = None) -> tuple[Tensor, .
     ids, segment_ids : torch.Tensor of int64, shape (B, T)
     attention_mask : torch.Tensor of bool, shape (B, T)
     labels : torch.Tensor of int64, shape (B,)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there are no examples, or they are of another kind.
     """
+    examples = as_list("examples", examples, TextExample, least=1)
     ids, mask = pad_batch([example.ids for example in examples], 0)
     segments, _ = pad_batch([example.segment_ids for example in examples], 0)
     arrays = (ids, segments, mask, np.array([example.label for example in examples]))
@@ -103,6 +133,7 @@ def collate(examples: Sequence[TextExample], rng: Any = None) -> tuple[Tensor, .
 
 def collate_cached(examples: Sequence[CachedExample], rng: Any = None) -> tuple[Tensor, ...]:
     """Pad cached states: hidden (B, T, C), attention_mask (B, T) and labels (B,)."""
+    examples = as_list("examples", examples, CachedExample, least=1)
     hidden = nn.utils.rnn.pad_sequence([e.hidden for e in examples], batch_first=True)
     lengths = torch.tensor([len(e.hidden) for e in examples])
     mask = torch.arange(hidden.shape[1]) < lengths[:, None]  # (B, T)
@@ -130,8 +161,9 @@ class BucketedBatches:
 
     Raises
     ------
-    ValueError
-        If there are no examples, or `batch_size` or `pool` is below 1.
+    TypeError, ValueError
+        If there are no examples, or `batch_size` or `pool` is below 1, or `collate` or `length` is
+        no function.
     """
 
     def __init__(
@@ -144,6 +176,11 @@ class BucketedBatches:
         pool: int = 16,
         length: Callable[[Any], int] = lambda example: len(example[0]),
     ) -> None:
+        check_function(collate=collate, length=length)
+        as_whole_number("seed", seed, most=LARGEST_WHOLE)
+        as_whole_number("batch_size", batch_size, -1)
+        as_whole_number("pool", pool, -1)
+        check_examples("examples", examples)
         if len(examples) == 0 or batch_size < 1 or pool < 1:
             raise ValueError(
                 f"batches need an example, a batch_size and a pool of at least 1: there are "
@@ -151,12 +188,13 @@ class BucketedBatches:
             )
         self.examples, self.batch_size, self.collate = examples, batch_size, collate
         self.seed, self.pool = seed, pool
-        self.lengths = np.array([length(example) for example in examples])
+        self.lengths = as_integers("what length returns", _lengths(examples, length), "(N,)")
         self.per_epoch = math.ceil(len(examples) / batch_size)
         self._plan: tuple[int, list[NDArray[np.int64]]] = (-1, [])
 
     def order(self, epoch: int) -> list[NDArray[np.int64]]:
         """Return which examples each batch of an epoch holds."""
+        epoch = as_whole_number("epoch", epoch, most=LARGEST_WHOLE)
         if self._plan[0] != epoch:
             rng = np.random.default_rng([self.seed, 0, epoch])
             shuffled = rng.permutation(len(self.examples))
@@ -172,10 +210,14 @@ class BucketedBatches:
         return self._plan[1]
 
     def __getitem__(self, index: int) -> Any:
-        """Return batch `index`: what `collate` makes of its examples."""
-        if index < 0:
-            raise IndexError(f"batches are numbered from 0 on; there is no batch {index}")
-        epoch, place = divmod(index, self.per_epoch)
+        """Return batch `index`: what `collate` makes of its examples.
+
+        Raises
+        ------
+        TypeError, IndexError
+            If it is no number of a batch.
+        """
+        epoch, place = divmod(checked_index(index), self.per_epoch)
         chosen = self.order(epoch)[place]
         rng = np.random.default_rng([self.seed, 1, index])
         return self.collate([self.examples[int(i)] for i in chosen], rng)
@@ -197,8 +239,23 @@ class BucketedBatches:
         }
 
 
+def _lengths(examples: Sequence[Any], length: Callable[[Any], int]) -> list[int]:
+    found = []
+    for place in range(len(examples)):
+        try:
+            found.append(length(examples[place]))
+        except (TypeError, AttributeError, LookupError) as error:
+            raise TypeError(
+                f"length cannot measure examples[{place}], {shown(examples[place])}: {error}"
+            ) from error
+    return found
+
+
 def masked_mean(hidden: Tensor, attention_mask: Tensor) -> Tensor:
     """Return the mean (B, C) of hidden states (B, T, C) over real tokens; zeros where none is."""
+    check_tensor("hidden", hidden, "(B, T, C)")
+    shape = str(tuple(hidden.shape[:2]))
+    check_tensor("attention_mask", attention_mask, shape, "bool", like=hidden)
     weights = attention_mask.to(hidden.dtype)[..., None]  # (B, T, 1)
     return (hidden * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
 
@@ -243,13 +300,13 @@ class TextClassifier(nn.Module):
         frozen: int | None = None,
     ) -> None:
         super().__init__()
+        check_type("encoder", encoder, Bert)
         layers = len(encoder.blocks)
-        if pooling not in POOLINGS:
-            raise ValueError(f"pooling should be one of {', '.join(POOLINGS)}, not {pooling!r}")
-        if num_classes < 2:
-            raise ValueError(f"a choice needs at least 2 classes, not {num_classes}")
-        if frozen is not None and not 0 <= frozen <= layers:
-            raise ValueError(f"frozen is from 0 to {layers}, the number of blocks, not {frozen}")
+        check_choice("pooling", pooling, POOLINGS)
+        num_classes = as_whole_number("num_classes", num_classes, 2)
+        dropout = as_number("dropout", dropout, 0, 1)
+        if frozen is not None:
+            frozen = as_whole_number("frozen", frozen, 0, layers)
         self.pooling, self.frozen = pooling, frozen
         self.lower = copy.deepcopy(encoder)
         blocks = self.lower.blocks
@@ -266,6 +323,7 @@ class TextClassifier(nn.Module):
 
     def train(self, mode: bool = True) -> TextClassifier:
         """Set the mode; frozen layers stay in evaluation mode, so that they always say the same."""
+        check_type("mode", mode, bool)
         super().train(mode)
         if self.frozen is not None:
             self.lower.eval()
@@ -283,6 +341,9 @@ class TextClassifier(nn.Module):
 
     def vectors(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
         """Return one vector (B, C) per text from the states (B, T, C) after the frozen layers."""
+        check_features("hidden", hidden, self.head.weight, axes=3)
+        shape = str(tuple(hidden.shape[:2]))
+        check_tensor("attention_mask", attention_mask, shape, "bool", like=hidden, some=True)
         for block in self.upper:
             hidden = block(hidden, attention_mask=attention_mask[:, None, :])  # (B, T, C)
         if self.pooling == "mean":
@@ -297,7 +358,16 @@ class TextClassifier(nn.Module):
 
 def upper_loss(model: TextClassifier, batch: Sequence[Tensor]) -> Tensor:
     """Return the cross-entropy, in nats per text, of a batch that `collate_cached` made."""
+    check_type("model", model, TextClassifier)
+    batch = as_list("batch", batch, Tensor)
+    if len(batch) != 3:
+        raise ValueError(f"batch must be hidden states, mask and labels, not {len(batch)} tensors")
     hidden, attention_mask, labels = batch
+    check_features("batch[0]", hidden, model.head.weight, axes=3)
+    check_tensor("batch[2]", labels, f"({len(hidden)},)", "int", like=hidden, some=True)
+    if not bool((labels != IGNORE).any()):
+        raise ValueError("batch[2] holds no label that counts: all are -100")
+    check_ids_range(labels[labels != IGNORE], model.head.out_features, "the labels, batch[2],")
     return F.cross_entropy(model.from_hidden(hidden, attention_mask).float(), labels)
 
 
@@ -310,6 +380,9 @@ def layerwise_groups(
     the embeddings come last. Biases and gains of norms are not decayed towards zero. After Howard
     and Ruder (2018, arXiv:1801.06146), section 3.2, and Sun et al. (2019, arXiv:1905.05583).
     """
+    check_type("model", model, TextClassifier)
+    lr, decay = as_number("lr", lr, 0), as_number("decay", decay, 0, 1e6)
+    weight_decay = as_number("weight_decay", weight_decay, 0)
     head = [*model.head.parameters(), *(model.pooler.parameters() if model.pooler else [])]
     stages = [head, *(list(block.parameters()) for block in reversed(model.upper))]
     stages.append(list(model.lower.parameters()))
@@ -330,9 +403,12 @@ def cache_lower(
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         If nothing is frozen: then the states change with every update.
     """
+    check_type("model", model, TextClassifier)
+    examples = as_list("examples", examples, TextExample)
+    batch_size = as_whole_number("batch_size", batch_size, 1)
     if model.frozen is None:
         raise ValueError("nothing is frozen, so there is nothing to keep: give frozen=k")
     cached: list[Any] = [None] * len(examples)
@@ -361,7 +437,15 @@ def predict(
     batch_size : int
     vectors : bool
         Return what the head reads, (N, C), instead: the encoder's features of each text.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of another kind.
     """
+    check_type("model", model, TextClassifier)
+    examples = as_list("examples", examples, TextExample, CachedExample)
+    batch_size = as_whole_number("batch_size", batch_size, 1)
     cached = bool(len(examples)) and isinstance(examples[0], CachedExample)
     last = model.vectors if vectors else model.from_hidden
     width = model.head.in_features if vectors else model.head.out_features
@@ -381,7 +465,11 @@ def predict(
 
 def accuracy(logits: NDArray[Any], labels: Sequence[int]) -> float:
     """Return the share of texts whose largest logit is that of their label."""
-    return float((np.asarray(logits).argmax(axis=1) == np.asarray(labels)).mean())
+    logits = as_floats("logits", logits, "(N, K)", some=True)
+    labels = as_integers("labels", labels, f"({len(logits)},)")
+    if np.isnan(logits).any():
+        raise ValueError("logits hold NaN, which is neither larger nor smaller than others")
+    return float((logits.argmax(axis=1) == labels).mean())
 
 
 def _by_length(examples: Sequence[Any], batch_size: int, put_together: Any, device: Any) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from utils.arguments import as_floats, as_number, as_whole_numbers, check_choice
 from utils.measure import matmul_cost
 
 # Bytes for each parameter: (weight, gradient, optimiser). Adam keeps two moments in float32; mixed
@@ -21,7 +22,9 @@ STATE_BYTES = {"float32": (4, 4, 8), "mixed": (2, 2, 12)}
 
 def _check(**sizes: Any) -> None:
     for name, value in sizes.items():
-        if not np.all(np.asarray(value) > 0):
+        if not isinstance(value, np.ndarray):
+            as_number(name, value)
+        if not np.all(as_floats(name, value, finite=True) > 0):
             raise ValueError(f"{name} must be positive, not {value!r}")
 
 
@@ -74,10 +77,8 @@ def training_state_bytes(
         If an argument is out of range.
     """
     _check(num_parameters=num_parameters, num_ranks=num_ranks)
-    if precision not in STATE_BYTES:
-        raise ValueError(f"precision should be one of {list(STATE_BYTES)}, not {precision!r}")
-    if zero_stage not in (0, 1, 2, 3):
-        raise ValueError(f"there are ZeRO stages 0 to 3, not {zero_stage!r}")
+    check_choice("precision", precision, STATE_BYTES)
+    check_choice("zero_stage", zero_stage, (0, 1, 2, 3))
     parts, shared_from = ("weights", "gradients", "optimiser"), (3, 2, 1)
     return {
         part: each * num_parameters / (num_ranks if zero_stage >= stage else 1)
@@ -133,6 +134,7 @@ def activation_bytes(
         If a size is not positive.
     """
     _check(num_layers=num_layers, vocab_size=vocab_size, bytes_each=bytes_each)
+    _check(batch_size=batch_size, seq_len=seq_len, d_model=d_model, num_heads=num_heads)
     tokens = batch_size * seq_len
     block = block_activation_numbers(batch_size, seq_len, d_model, num_heads)
     blocks = num_layers * tokens * d_model + block if recompute else num_layers * block
@@ -157,8 +159,8 @@ def forward_flops(
     ValueError
         If a size is not positive.
     """
-    _check(batch_size=batch_size, seq_len=seq_len, num_layers=num_layers, d_model=d_model)
-    _check(vocab_size=vocab_size)
+    as_whole_numbers(1, batch_size=batch_size, seq_len=seq_len, num_layers=num_layers)
+    as_whole_numbers(1, d_model=d_model, vocab_size=vocab_size)
     tokens, C = batch_size * seq_len, d_model
     projections = 4 * matmul_cost(tokens, C, C)[0]
     network = matmul_cost(tokens, C, 4 * C)[0] + matmul_cost(tokens, 4 * C, C)[0]
@@ -210,6 +212,8 @@ class Machine:
     def __post_init__(self) -> None:
         """Check the assumptions."""
         _check(peak=self.peak, utilisation=self.utilisation, watts=self.watts, count=self.count)
+        as_number("utilisation", self.utilisation)
+        as_number("dollars_per_hour", self.dollars_per_hour)
         if self.utilisation > 1 or self.dollars_per_hour < 0:
             raise ValueError(
                 f"utilisation is a share of at most 1 and rent at least 0, not {self.utilisation} "
@@ -234,8 +238,8 @@ class Machine:
         dict
             "hours" on the clock, "device_hours" of all processors together, "kwh", "dollars".
         """
-        if overhead < 1:
-            raise ValueError(f"overhead is at least 1, not {overhead}")
+        flops, overhead = as_number("flops", flops, 0), as_number("overhead", overhead, 1)
+        dollars_per_kwh = as_number("dollars_per_kwh", dollars_per_kwh, 0)
         device_hours = flops / (self.peak * self.utilisation) / 3600
         kwh = device_hours * self.watts * overhead / 1000
         return {

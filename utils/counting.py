@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from numbers import Real
 
 import numpy as np
+
+from utils.arguments import as_integers, as_whole_number, check_type, shown
 
 Tokens = str | Sequence[Hashable]
 
@@ -69,16 +70,18 @@ class NGramCounts:
     """
 
     def __init__(self, tokens: Tokens, order: int, vocabulary: Tokens | None = None) -> None:
-        self.order = checked_whole_number(order, "order")
+        self.order = as_whole_number("order", order, 1)
         self.is_text = isinstance(tokens, str)
-        if not hasattr(tokens, "__len__"):
-            raise TypeError(f"tokens must be a string or a list of tokens, not {tokens!r}")
+        _check_tokens("tokens", tokens)
         if len(tokens) < self.order:
             raise ValueError(
                 f"the text has {len(tokens)} tokens, fewer than the order {self.order}: "
                 "give more text or a smaller order"
             )
-        self.vocabulary = tuple(sorted(set(tokens)) if vocabulary is None else vocabulary)
+        if vocabulary is None:
+            vocabulary = sorted(set(tokens))
+        _check_tokens("vocabulary", vocabulary)
+        self.vocabulary = tuple(vocabulary)
         self.index = {token: i for i, token in enumerate(self.vocabulary)}
         if len(self.index) < len(self.vocabulary):
             raise ValueError("the vocabulary lists a token twice: pass sorted(set(vocabulary))")
@@ -94,6 +97,7 @@ class NGramCounts:
 
     def encode(self, tokens: Tokens) -> np.ndarray:
         """Return the tokens' ids, shape (T,); ValueError for a token outside the vocabulary."""
+        _check_tokens("tokens", tokens)
         try:
             return np.fromiter((self.index[token] for token in tokens), np.int64, len(tokens))
         except KeyError as error:
@@ -104,6 +108,7 @@ class NGramCounts:
 
     def pack(self, ids: np.ndarray, n: int) -> np.ndarray:
         """Return the codes of all windows of n consecutive ids, shape (T - n + 1,)."""
+        ids, n = as_integers("ids", ids, "(T,)"), as_whole_number("n", n, 0, self.order)
         codes = np.zeros(max(len(ids) - n + 1, 0), dtype=np.int64)
         for offset in range(n):
             codes = codes * len(self.vocabulary) + ids[offset : offset + len(codes)]
@@ -111,11 +116,13 @@ class NGramCounts:
 
     def count(self, ngram: Tokens) -> int:
         """Return how often one n-gram occurs in the training text."""
+        _check_tokens("ngram", ngram)
         table = self.table(len(ngram))
         return int(table.lookup(self.pack(self.encode(ngram), len(ngram)))[0][0])
 
     def table(self, n: int) -> _Table:
         """Return the counts of the n-grams of length n <= order."""
+        check_type("n", n, int, np.integer)
         if not 1 <= n <= self.order:
             raise ValueError(f"n-grams of length {n} were not counted, only 1 to {self.order}")
         return self._tables[n - 1]
@@ -125,6 +132,7 @@ class NGramCounts:
 
         That is N1+(• w_1..w_n) in the notation of Chen and Goodman (1999).
         """
+        check_type("n", n, int, np.integer)
         if not 1 <= n < self.order:
             raise ValueError(f"continuation counts of length {n} need n-grams of length {n + 1}")
         return self._continuations[n - 1]
@@ -138,19 +146,11 @@ class NGramCounts:
         ]
 
 
-def checked_number(value: float, name: str, low: float, high: float) -> float:
-    """Return a number from `low` to `high`, or say what is wrong with it."""
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number, not {value!r}")
-    if not low <= value <= high:
-        raise ValueError(f"{name} must be from {low:g} to {high:g}, not {value}")
-    return float(value)
-
-
-def checked_whole_number(value: int, name: str) -> int:
-    """Return an integer of at least 1, or say what is wrong with it."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(f"{name} must be a whole number, not {value!r}")
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, not {value}")
-    return int(value)
+def _check_tokens(name: str, tokens: Tokens) -> None:
+    """Raise TypeError unless something is a sequence of tokens that a dict can have as keys."""
+    if not isinstance(tokens, Sequence):
+        raise TypeError(f"{name} must be a string or a list of tokens, not {shown(tokens)}")
+    if not isinstance(tokens, str):
+        for place, token in enumerate(tokens):
+            if not isinstance(token, Hashable):
+                raise TypeError(f"{name}[{place}] must be hashable, not {shown(token)}")

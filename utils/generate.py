@@ -12,6 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from utils.arguments import (
+    LARGEST_WHOLE,
+    SMALLEST_TEMPERATURE,
+    as_number,
+    as_whole_number,
+    check_generator,
+    check_ids_range,
+    check_ids_shape,
+    check_tensor,
+    shown,
+)
 from utils.cache import KVCache
 
 
@@ -24,7 +35,9 @@ def apply_temperature(logits: Tensor, temperature: float) -> Tensor:
     temperature : float
         Above 0. (`next_token_logits` takes 0 for "always the likeliest".)
     """
-    if not 0 < temperature < math.inf:
+    check_tensor("logits", logits, "(..., V)")
+    temperature = as_number("temperature", temperature, high=math.inf)
+    if not SMALLEST_TEMPERATURE <= temperature < math.inf:
         raise ValueError(
             f"temperature must be above 0 and finite, not {temperature}; for the likeliest token "
             "use argmax"
@@ -43,6 +56,7 @@ def keep_top_k(logits: Tensor, k: int) -> Tensor:
     """
     if isinstance(k, bool) or not isinstance(k, int) or k < 1:
         raise ValueError(f"k must be a whole number of at least 1, not {k!r}")
+    check_tensor("logits", logits, "(..., V)", some=True)
     k = min(k, logits.shape[-1])
     smallest = logits.topk(k, dim=-1).values[..., -1:]  # (..., 1)
     return logits.masked_fill(logits < smallest, -math.inf)
@@ -59,6 +73,8 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
     p : float
         Above 0, at most 1.
     """
+    check_tensor("logits", logits, "(..., V)", some=True)
+    p = as_number("p", p)
     if not 0 < p <= 1:
         raise ValueError(f"p is a probability above 0 and at most 1, not {p}")
     if p == 1:
@@ -85,13 +101,17 @@ def penalise_repetition(logits: Tensor, ids: Tensor, penalty: float) -> Tensor:
     penalty : float
         1 changes nothing, above 1 discourages.
     """
-    if not penalty > 0:
+    penalty = as_number("penalty", penalty, -1e30, 1e30)
+    check_tensor("logits", logits)
+    check_tensor("ids", ids, kind="int", like=logits)
+    if not penalty >= 1e-12:
         raise ValueError(f"the penalty must be above 0 (1 changes nothing), not {penalty}")
     if logits.ndim != 2 or ids.ndim != 2 or logits.shape[0] != ids.shape[0]:
         raise ValueError(
             "logits should have shape (B, V) and ids (B, T) with the same B, not "
             f"{tuple(logits.shape)} and {tuple(ids.shape)}"
         )
+    check_ids_range(ids, logits.shape[-1])
     seen = logits.gather(-1, ids)
     return logits.scatter(-1, ids, torch.where(seen < 0, seen * penalty, seen / penalty))
 
@@ -124,6 +144,11 @@ def next_token_logits(
     torch.Tensor, shape (B, V)
         Minus infinity for what may not come.
     """
+    check_tensor("logits", logits, "(B, V)", some=True)
+    temperature = as_number("temperature", temperature)
+    repetition_penalty = as_number("repetition_penalty", repetition_penalty, high=1e30)
+    if top_p is not None:
+        top_p = as_number("top_p", top_p, 0, 1)
     if repetition_penalty != 1.0:
         if ids is None:
             raise ValueError("a repetition penalty needs ids, the text so far")
@@ -153,8 +178,17 @@ def draw(logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
     -------
     torch.Tensor of int64, shape (B, 1)
         On the device of the logits.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If they are no such tensor, or no probabilities follow from them.
     """
+    check_tensor("logits", logits, "(B, V)", some=True, values=True)
+    check_generator("generator", generator)
     ladder = logits.detach().cpu().double().softmax(dim=-1).cumsum(dim=-1)  # (B, V)
+    if not bool(ladder[:, -1].isfinite().all()):
+        raise ValueError("logits hold NaN, plus infinity, or a row of minus infinity only")
     points = torch.rand(len(ladder), 1, generator=generator, dtype=torch.float64)
     drawn = torch.searchsorted(ladder, points * ladder[:, -1:], right=True)
     last = (ladder < ladder[:, -1:]).sum(dim=-1, keepdim=True)  # the last token with probability
@@ -208,16 +242,19 @@ def generate(
     ValueError
         If `ids` is not (B, T) with T at least 1, or an option is out of range.
     """
-    if ids.ndim != 2 or ids.shape[1] == 0:
+    _check_model(model)
+    if isinstance(ids, Tensor) and (ids.ndim != 2 or ids.shape[1] == 0):
         raise ValueError(
             f"ids should have shape (B, T) with T at least 1, not {tuple(ids.shape)}: one text "
             "goes in as ids[None], and an empty one needs a first token, such as a line feed"
         )
-    if max_new_tokens < 0:
-        raise ValueError(f"max_new_tokens must be at least 0, not {max_new_tokens}")
+    check_ids_shape(ids)
+    max_new_tokens = as_whole_number("max_new_tokens", max_new_tokens)
+    stop_id = None if stop_id is None else as_whole_number("stop_id", stop_id)
     generator = seed
     if seed is not None and not isinstance(seed, torch.Generator):
-        generator = torch.Generator().manual_seed(int(seed))
+        seed = as_whole_number("seed", seed, most=LARGEST_WHOLE)
+        generator = torch.Generator().manual_seed(seed)
     options = {
         "temperature": temperature,
         "top_k": top_k,
@@ -232,6 +269,16 @@ def generate(
         )
     finally:
         model.train(was_training)
+
+
+def _check_model(model: Any) -> None:
+    """Raise TypeError unless something can be called, has modes, and says its sizes."""
+    config = getattr(model, "config", None)
+    if not hasattr(model, "eval") or not hasattr(config, "context_length"):
+        raise TypeError(
+            "model must be called as model(ids, cache) and have a config with num_layers and "
+            f"context_length, as GPT has; this is {shown(model)}"
+        )
 
 
 def _continue(

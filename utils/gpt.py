@@ -19,7 +19,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from utils.arguments import check_ids_range, check_ids_shape, check_sizes
+from utils.arguments import (
+    as_eps,
+    as_number,
+    check_features,
+    check_ids,
+    check_sizes,
+    check_text,
+    check_type,
+    shown,
+)
 from utils.attention import causal_mask
 from utils.cache import KVCache
 from utils.layers import FeedForward, LayerNorm, MultiHeadAttention, TransformerBlock
@@ -66,6 +75,8 @@ class GPTConfig:
 
     def __post_init__(self) -> None:
         check_sizes(self, ("vocab_size", "context_length", "num_layers", "num_heads", "d_model"))
+        as_number("dropout", self.dropout, 0, 1)
+        as_eps("norm_eps", self.norm_eps)
 
 
 class GPT(nn.Module):
@@ -82,6 +93,7 @@ class GPT(nn.Module):
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
+        check_type("config", config, GPTConfig)
         self.config = config
         self.token_embedding = nn.Embedding(config.vocab_size, config.d_model)
         self.position_embedding = nn.Embedding(config.context_length, config.d_model)
@@ -132,6 +144,8 @@ class GPT(nn.Module):
             If `ids` is not (B, T), holds an id that is not in the vocabulary, or is, with the
             cache, longer than the context.
         """
+        if cache is not None:
+            check_type("cache", cache, KVCache)
         start = 0 if cache is None else cache.length
         self._check(ids, start)
         positions = torch.arange(start, start + ids.shape[1], device=ids.device)  # (T,)
@@ -145,7 +159,7 @@ class GPT(nn.Module):
         return F.linear(self.final_norm(x), self.token_embedding.weight)  # (B, T, V)
 
     def _check(self, ids: Tensor, start: int) -> None:
-        check_ids_shape(ids)
+        check_ids(ids, self.token_embedding.weight)
         if start + ids.shape[1] > self.config.context_length:
             before = f" after {start} in the cache" if start else ""
             raise ValueError(
@@ -153,7 +167,6 @@ class GPT(nn.Module):
                 f"{self.config.context_length}: pass the last ones only, or make a model with a "
                 "larger context_length"
             )
-        check_ids_range(ids, self.config.vocab_size)
 
 
 def block_with_cache(block: TransformerBlock, x: Tensor, cache: KVCache, layer: int) -> Tensor:
@@ -172,7 +185,17 @@ def block_with_cache(block: TransformerBlock, x: Tensor, cache: KVCache, layer: 
     Returns
     -------
     torch.Tensor, shape (B, T_new, C)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If types or shapes do not fit, or the block has its norms last.
     """
+    check_type("block", block, TransformerBlock)
+    check_type("cache", cache, KVCache)
+    check_features("x", x, block.attention.query_proj, axes=3)
+    if not block.norm_first:
+        raise ValueError("block has its norms last: a cached block needs norm_first=True")
     attention = block.attention
     normed = block.attention_norm(x)
     queries, keys, values = (
@@ -221,10 +244,17 @@ def gpt2_name(name: str) -> tuple[str, bool]:
         "feed_forward.up_proj": "mlp.c_fc",
         "feed_forward.down_proj": "mlp.c_proj",
     }
+    check_text(name=name)
     module, _, kind = name.rpartition(".")  # kind is weight or bias
     if module in outside:
         return f"transformer.{outside[module]}.{kind}", False
-    _, number, module = module.split(".", 2)
+    blocks, _, module = module.partition(".")
+    number, _, module = module.partition(".")
+    if blocks != "blocks" or not number.isdecimal() or module not in inside:
+        raise ValueError(
+            f"no parameter of a GPT is called {name!r}: names are such as "
+            "'blocks.0.attention.output_proj.weight'"
+        )
     transposed = kind == "weight" and not module.endswith("norm")
     return f"transformer.h.{number}.{inside[module]}.{kind}", transposed
 
@@ -235,6 +265,7 @@ def to_transformers(model: GPT) -> GPT2LMHeadModel:
 
     A model without biases gets biases of zero, which compute the same.
     """
+    check_type("model", model, GPT)
     from transformers import GPT2Config, GPT2LMHeadModel
 
     config = model.config
@@ -274,9 +305,12 @@ def from_transformers(theirs: GPT2LMHeadModel) -> GPT:
 
     Raises
     ------
-    ValueError
-        If the model departs from GPT-2's architecture in a way that this class does not follow.
+    TypeError, ValueError
+        If the model is none, or departs from GPT-2's architecture in a way that this class does not
+        follow.
     """
+    if type(theirs).__name__ != "GPT2LMHeadModel":
+        raise TypeError(f"theirs must be a GPT2LMHeadModel of transformers, not {shown(theirs)}")
     config = theirs.config
     expected = {
         "activation_function": ("gelu_new", "gelu_pytorch_tanh"),

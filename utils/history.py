@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from utils.arguments import as_number, check_entries, check_model, check_type
+
 
 @dataclass
 class History:
@@ -63,6 +65,12 @@ class History:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` returned."""
+        check_entries("state", state, vars(self))
+        for name, value in vars(self).items():
+            kind = Tensor if isinstance(value, list) else type(value)
+            check_type(f"state[{name!r}]", state[name], kind, *((int,) if kind is float else ()))
+        if unknown := sorted(map(str, state.keys() - vars(self).keys())):
+            raise ValueError(f"state has entries that no history has: {', '.join(unknown)}")
         lists = {n: value.tolist() for n, value in state.items() if isinstance(value, Tensor)}
         lists["eval_steps"] = [int(step) for step in lists["eval_steps"]]
         vars(self).update(state | lists)
@@ -86,6 +94,10 @@ def diagnosis(
     model: nn.Module, history: History, loss: float, grad_norm: float, rate: float
 ) -> str:
     """Return what a person needs to know about a loss or gradient that is not finite."""
+    check_model("model", model)
+    check_type("history", history, History)
+    loss, grad_norm = _any_number("loss", loss), _any_number("grad_norm", grad_norm)
+    rate = as_number("rate", rate)
     names = [name for name, param in model.named_parameters() if not param.isfinite().all()]
     losses = ", ".join(f"{x:.4g}" for x in history.losses[-5:]) or "none, this is the first step"
     norms = ", ".join(f"{x:.3g}" for x in history.grad_norms[-5:]) or "none"
@@ -98,3 +110,8 @@ def diagnosis(
         "Did it come from nowhere? Look in this batch for wrong ids or rows that are all padding, "
         "in the loss for a division by zero or the log of zero, and try dtype=torch.float32."
     )
+
+
+def _any_number(name: str, value: float) -> float:
+    """Return a number, which may be NaN or infinite."""
+    return value if isinstance(value, float) else as_number(name, value)

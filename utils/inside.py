@@ -20,6 +20,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from utils.arguments import (
+    LARGEST_WHOLE,
+    as_floats,
+    as_generator,
+    as_integers,
+    as_list,
+    as_whole_number,
+    as_whole_numbers,
+    check_function,
+    check_ids,
+    check_ids_shape,
+    check_model,
+    check_scalar,
+    check_tensor,
+    check_type,
+    shown,
+)
 from utils.layers import MultiHeadAttention
 from utils.layers_numpy import split_heads
 from utils.llama import GroupedQueryAttention
@@ -70,6 +87,7 @@ def attention_modules(model: nn.Module) -> list[Attention]:
     TypeError
         If there are none of the kinds that are known here.
     """
+    check_model("model", model)
     found = [
         m for m in model.modules() if isinstance(m, MultiHeadAttention | GroupedQueryAttention)
     ]
@@ -83,6 +101,7 @@ def attention_modules(model: nn.Module) -> list[Attention]:
 
 def num_heads(module: Attention) -> int:
     """Return the number of heads of queries."""
+    check_type("module", module, MultiHeadAttention, GroupedQueryAttention)
     grouped = isinstance(module, GroupedQueryAttention)
     return module.config.num_heads if grouped else module.num_heads
 
@@ -106,6 +125,8 @@ def record_heads(model: nn.Module, ids: Tensor, **inputs: Any) -> list[Heads]:
     TypeError
         If the model's attention is not known.
     """
+    modules = attention_modules(model)
+    check_ids_shape(ids)
     if inputs.get("attention_mask") is not None and not bool(inputs["attention_mask"].all()):
         raise ValueError("record_heads knows no padding: give it texts of one length, or one text")
     seen: list[tuple[Attention, Tensor, bool]] = []
@@ -114,7 +135,7 @@ def record_heads(model: nn.Module, ids: Tensor, **inputs: Any) -> list[Heads]:
         causal = isinstance(module, GroupedQueryAttention) or bool(kwargs.get("is_causal"))
         seen.append((module, args[0], causal))
 
-    with _hooks(m.register_forward_hook(hook, with_kwargs=True) for m in attention_modules(model)):
+    with _hooks(m.register_forward_hook(hook, with_kwargs=True) for m in modules):
         model(ids, **inputs)
     return [_heads_of(*each) for each in seen]
 
@@ -182,7 +203,8 @@ def induction_scores(weights: Tensor, period: int) -> Tensor:
     -------
     torch.Tensor, shape (...)
     """
-    if not 2 <= period < weights.shape[-1]:
+    check_tensor("weights", weights, "(..., T, T)", some=True)
+    if not 2 <= as_whole_number("period", period, -1) < weights.shape[-1]:
         raise ValueError(
             f"period={period} and {weights.shape[-1]} tokens: a text that repeats itself has a "
             "period of at least 2 and is longer than it"
@@ -192,6 +214,7 @@ def induction_scores(weights: Tensor, period: int) -> Tensor:
 
 def _diagonal_mean(weights: Tensor, back: int, first: int) -> Tensor:
     """Return the mean of A[t, t - back] over t ≥ first."""
+    check_tensor("weights", weights, some=True)
     if weights.ndim < 2 or weights.shape[-1] != weights.shape[-2] or weights.shape[-1] <= first:
         raise ValueError(
             f"weights should have shape (..., T, T) with T > {first}, not {tuple(weights.shape)}"
@@ -213,9 +236,20 @@ def repeated_tokens(
     first_id : int
         Ids below are left out, for instance special tokens.
     seed : int
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a number is none, or there are fewer ids than a period needs.
     """
-    if not 0 < period <= vocab_size - first_id:
-        raise ValueError(f"cannot draw {period} different tokens from {vocab_size - first_id}")
+    as_whole_numbers(1, vocab_size=vocab_size, batch_size=batch_size)
+    first_id = as_whole_number("first_id", first_id)
+    seed = as_whole_number("seed", seed, most=LARGEST_WHOLE)
+    if not 0 < as_whole_number("period", period, -1) <= vocab_size - first_id:
+        raise ValueError(
+            f"cannot draw {period} different tokens from {vocab_size - first_id}: vocab_size is "
+            f"{vocab_size}, first_id {first_id} and period {period}"
+        )
     generator = torch.Generator().manual_seed(seed)
     rows = [
         torch.randperm(vocab_size - first_id, generator=generator)[:period]
@@ -246,11 +280,14 @@ def ablated(
     ValueError
         If there is no such head.
     """
-    if replace not in ("zero", "mean"):
+    if not isinstance(replace, str) or replace not in ("zero", "mean"):
         raise ValueError(f"replace={replace!r}: choose 'zero' or 'mean'")
     modules = attention_modules(model)
     chosen: dict[int, set[int]] = {}
-    for layer, head in heads:
+    for pair in as_list("heads", heads, tuple, list):
+        if len(pair) != 2:
+            raise ValueError(f"heads are pairs of a layer and a head, not {pair!r}")
+        layer, head = (as_whole_number("heads", each, -LARGEST_WHOLE) for each in pair)
         if not 0 <= layer < len(modules) or not 0 <= head < num_heads(modules[layer]):
             raise ValueError(
                 f"there is no head {head} in a layer {layer}: the model has {len(modules)} layers "
@@ -290,6 +327,7 @@ def attention_rollout(weights: Tensor) -> Tensor:
     torch.Tensor, shape (T, T)
         Rows are positions of the output, columns inputs; rows sum to 1.
     """
+    check_tensor("weights", weights, some=True)
     if weights.ndim != 4 or weights.shape[-1] != weights.shape[-2]:
         raise ValueError(f"weights should have shape (L, H, T, T), not {tuple(weights.shape)}")
     identity = torch.eye(weights.shape[-1], dtype=weights.dtype, device=weights.device)
@@ -320,17 +358,26 @@ def embedding_gradient(
     -------
     embeddings, gradient : torch.Tensor, shape (T, C)
     """
+    table = _embedding_of(model)
+    check_ids(ids, table.weight)
+    check_function(score=score)
     if ids.ndim != 2 or ids.shape[0] != 1:
         raise ValueError(f"ids should have shape (1, T), one text, not {tuple(ids.shape)}")
+    if embeddings is not None:
+        shape = str((*ids.shape, table.embedding_dim))
+        check_tensor("embeddings", embeddings, shape, like=table.weight)
     kept: list[Tensor] = []
 
     def keep(_: nn.Module, __: tuple[Tensor], output: Tensor) -> Tensor:
         kept.append((output if embeddings is None else embeddings).detach().requires_grad_())
         return kept[-1]
 
-    table = next(module for module in model.modules() if isinstance(module, nn.Embedding))
     with torch.enable_grad(), _hooks([table.register_forward_hook(keep)]):
-        (gradient,) = torch.autograd.grad(score(model(ids)), kept[0])
+        number = score(model(ids))
+        check_scalar("score", number)
+        if not number.requires_grad:
+            raise ValueError("what score returns does not depend on the embeddings")
+        (gradient,) = torch.autograd.grad(number, kept[0])
     return kept[0].detach()[0], gradient[0]
 
 
@@ -359,7 +406,11 @@ def integrated_gradients(
     difference of the two scores (Sundararajan et al. 2017, arXiv:1703.01365, equation 1).
     Other arguments as for `embedding_gradient`.
     """
-    table = next(module for module in model.modules() if isinstance(module, nn.Embedding))
+    table = _embedding_of(model)
+    check_ids(ids, table.weight)
+    check_tensor("ids", ids, "(1, T)", "int")
+    baseline_id = as_whole_number("baseline_id", baseline_id, 0, table.num_embeddings - 1)
+    steps = as_whole_number("steps", steps, 1)
     with torch.no_grad():
         end, start = table(ids), table(torch.full_like(ids, baseline_id))  # (1, T, C)
     total = torch.zeros_like(end[0])
@@ -369,11 +420,21 @@ def integrated_gradients(
     return ((end - start)[0] * total / steps).sum(dim=-1)
 
 
+def _embedding_of(model: nn.Module) -> nn.Embedding:
+    """Return the table of tokens' embeddings: the first one of the model."""
+    check_model("model", model)
+    for module in model.modules():
+        if isinstance(module, nn.Embedding):
+            return module
+    raise TypeError(f"model, {shown(model)}, has no embeddings: pass a Bert, a GPT or a Llama")
+
+
 # ------------------------------------------------------------------------ probes
 
 
 def hidden_states(model: nn.Module, ids: Tensor, **inputs: Any) -> Tensor:
     """Return what enters the first block and what leaves each one, shape (L + 1, B, T, C)."""
+    check_ids(ids, _embedding_of(model).weight)
     states: list[Tensor] = []
     blocks = model.blocks
     first = blocks[0].register_forward_pre_hook(lambda _, args: states.append(args[0].detach()))
@@ -395,7 +456,28 @@ def probe_accuracy(
     ----------
     train, test : numpy.ndarray, shape (N, C)
     train_labels, test_labels : sequence of N labels
+
+    Raises
+    ------
+    TypeError, ValueError
+        If features are no finite numbers, shapes do not fit, or there is one label only.
     """
+    train = as_floats("train", train, "(N, C)", finite=True, some=True)
+    test = as_floats("test", test, f"(N, {train.shape[1]})", finite=True, some=True)
+    train_labels = as_list("train_labels", train_labels, str, int, np.integer)
+    test_labels = as_list("test_labels", test_labels, str, int, np.integer)
+    if len({isinstance(label, str) for label in train_labels + test_labels}) > 1:
+        raise TypeError("train_labels and test_labels must be all strings or all whole numbers")
+    for name, labels, features in (
+        ("train_labels", train_labels, train),
+        ("test_labels", test_labels, test),
+    ):
+        if labels and not isinstance(labels[0], str):
+            as_integers(name, [min(labels), max(labels)])  # no larger than arrays can hold
+        if len(labels) != len(features):
+            raise ValueError(f"{len(labels)} {name} for {len(features)} examples: give one each")
+    if len(set(train_labels)) < 2:
+        raise ValueError("train_labels hold one label only: there is nothing to tell apart")
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -417,8 +499,15 @@ def control_labels(
     -------
     dict
         From word to label.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there are no labels, or a word cannot be the key of a dict.
     """
-    rng = np.random.default_rng(seed)
+    words = as_list("words", words, Hashable)
+    labels = as_list("labels", labels, least=1)
+    rng = as_generator("seed", seed)
     types = sorted(set(words), key=str)
     drawn = rng.choice(len(labels), size=len(types))
     return {word: labels[i] for word, i in zip(types, drawn, strict=True)}

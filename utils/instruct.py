@@ -20,6 +20,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from utils.arguments import (
+    LARGEST_WHOLE,
+    as_ids,
+    as_list,
+    as_number,
+    as_whole_number,
+    check_features,
+    check_ids_range,
+    check_tensor,
+    check_text,
+    check_tokenizer,
+    check_type,
+)
 from utils.attention import causal_mask
 from utils.cache import KVCache
 from utils.generate import draw, next_token_logits
@@ -59,6 +72,8 @@ def instructions() -> dict[str, Any]:
 
 def in_manner(answer: str, most_words: int = 25) -> bool:
     """Say whether an answer is what chapter 16 teaches: one line "Roger, … Over.", and short."""
+    check_text(answer=answer)
+    most_words = as_whole_number("most_words", most_words)
     match = re.fullmatch(r"Roger, (\S.*[.!?]) Over\.", answer)
     if not match or len(answer.split()) > most_words:
         return False
@@ -92,7 +107,16 @@ def encode_chat(
     -------
     ChatExample
         Two lists of one length. Labels are -100 for all that others have said.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a text is no string, or a message has no role or content.
     """
+    check_tokenizer("tokenizer", tokenizer)
+    check_text(reply=reply, system=system)
+    if not isinstance(prompt, str):
+        prompt = as_list("prompt", prompt, dict)
     messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
     before = tokenizer(chat_prompt(messages, system), add_special_tokens=False)["input_ids"]
     answer = tokenizer(reply + END_OF_TURN, add_special_tokens=False)["input_ids"]
@@ -104,6 +128,8 @@ def encode_chat(
 
 def plain_text(ids: Sequence[int], given: int = 1) -> ChatExample:
     """Make an example of a text that is no conversation: all tokens after the first `given`."""
+    ids = as_ids("ids", ids)
+    given = as_whole_number("given", given, 0, len(ids))
     return ChatExample(list(ids), [IGNORE] * given + list(ids[given:]))
 
 
@@ -112,7 +138,13 @@ def collate_chat(examples: Sequence[ChatExample], rng: Any = None) -> tuple[Tens
 
     Padding needs no mask: it comes after all real tokens, which a causal model does not let them
     see, and its own targets are -100.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there are no examples, or none has two tokens.
     """
+    examples = as_list("examples", examples, ChatExample, least=1)
     longest = max(len(example.ids) for example in examples)
     if longest < 2:
         raise ValueError("an example of one token has no next token to learn")
@@ -134,15 +166,23 @@ def cache_states(
     -------
     list of CachedChat
         In the order of the examples, on the CPU.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of another kind, or there is no such block.
     """
-    if not 0 <= first_block <= len(model.blocks):
-        raise ValueError(f"first_block is from 0 to {len(model.blocks)}, not {first_block}")
+    check_type("model", model, Llama)
+    examples = as_list("examples", examples, ChatExample)
+    first_block = as_whole_number("first_block", first_block, 0, len(model.blocks))
+    batch_size = as_whole_number("batch_size", batch_size, 1)
     cached: list[Any] = [None] * len(examples)
     order = sorted(range(len(examples)), key=lambda i: len(examples[i].ids))
     device = model.embedding.weight.device
     for begin in range(0, len(order), batch_size):
         some = order[begin : begin + batch_size]
         inputs, targets = collate_chat([examples[i] for i in some])
+        check_ids_range(inputs, model.config.vocab_size, "the examples' ids")
         states = model.embedding(inputs.to(device))  # (B, T, C)
         for block in model.blocks[:first_block]:
             states = block(states)
@@ -154,6 +194,7 @@ def cache_states(
 
 def collate_cached(examples: Sequence[CachedChat], rng: Any = None) -> tuple[Tensor, Tensor]:
     """Pad cached states (B, T, C) and targets (B, T) on the right."""
+    examples = as_list("examples", examples, CachedChat, least=1)
     states, targets = zip(*examples, strict=True)
     pad = nn.utils.rnn.pad_sequence
     return pad(states, batch_first=True), pad(targets, batch_first=True, padding_value=IGNORE)
@@ -164,10 +205,9 @@ def upper_loss(model: Llama, batch: tuple[Tensor, Tensor], first_block: int) -> 
 
     The output layer, one fifth of SmolLM2, is applied only where there is a target.
     """
-    states, targets = batch
-    for block in model.blocks[first_block:]:
-        states = block(states)
-    wanted = targets != IGNORE
+    states, targets, wanted = _through_upper(model, batch, first_block)
+    if not bool(wanted.any()):
+        raise ValueError("batch has no target that counts: all are -100")
     logits = model.output_layer(model.norm(states[wanted]))  # (number of targets, V)
     return F.cross_entropy(logits.float(), targets[wanted])
 
@@ -175,14 +215,31 @@ def upper_loss(model: Llama, batch: tuple[Tensor, Tensor], first_block: int) -> 
 @torch.no_grad()
 def token_losses(model: Llama, batch: tuple[Tensor, Tensor], first_block: int) -> Tensor:
     """Return the cross-entropy of every target of cached states, (B, T); 0 where there is none."""
-    states, targets = batch
-    for block in model.blocks[first_block:]:
-        states = block(states)
-    wanted = targets != IGNORE
+    states, targets, wanted = _through_upper(model, batch, first_block)
     losses = torch.zeros(targets.shape, device=targets.device)
     logits = model.output_layer(model.norm(states[wanted]))
     losses[wanted] = F.cross_entropy(logits.float(), targets[wanted], reduction="none")
     return losses
+
+
+def _through_upper(
+    model: Llama, batch: tuple[Tensor, Tensor], first_block: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Run the upper blocks; return states, targets, and where a target counts."""
+    check_type("model", model, Llama)
+    first_block = as_whole_number("first_block", first_block, 0, len(model.blocks))
+    batch = as_list("batch", batch, Tensor)
+    if len(batch) != 2:
+        raise ValueError(f"batch must be states and targets, not {len(batch)} tensors")
+    states, targets = batch
+    check_features("batch[0], the states,", states, model.embedding.weight, axes=3)
+    shape = str(tuple(states.shape[:2]))
+    check_tensor("batch[1], the targets,", targets, shape, "int", like=states, values=True)
+    for block in model.blocks[first_block:]:
+        states = block(states)
+    wanted = targets != IGNORE
+    check_ids_range(targets[wanted], model.config.vocab_size, "batch[1], the targets,")
+    return states, targets, wanted
 
 
 @torch.no_grad()
@@ -221,8 +278,14 @@ def replies(
     """
     if isinstance(prompts, str) or not prompts:
         raise TypeError("prompts should be a list of prompts with at least one: give [prompt]")
+    check_type("model", model, Llama)
+    check_tokenizer("tokenizer", tokenizer)
+    check_text(system=system)
+    max_new_tokens = as_whole_number("max_new_tokens", max_new_tokens)
+    seed = as_whole_number("seed", seed, most=LARGEST_WHOLE)
+    temperature = as_number("temperature", temperature)
     rows = []
-    for prompt in prompts:
+    for prompt in as_list("prompts", prompts, str, list, tuple):
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
         rows.append(tokenizer(chat_prompt(messages, system), add_special_tokens=False)["input_ids"])
     device, end = model.embedding.weight.device, tokenizer.convert_tokens_to_ids(END_OF_TURN)

@@ -9,6 +9,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from utils.arguments import (
+    as_eps,
+    as_number,
+    as_whole_number,
+    as_whole_numbers,
+    check_alike,
+    check_features,
+    check_function,
+    shown,
+)
 from utils.attention import causal_mask, torch_attention
 from utils.layers_numpy import merge_heads, split_heads
 
@@ -38,13 +48,13 @@ class LayerNorm(nn.Module):
 
     def __init__(self, d_model: int, eps: float = 1e-5, bias: bool = True) -> None:
         super().__init__()
-        self.d_model, self.eps = d_model, eps
-        self.weight = nn.Parameter(torch.ones(d_model))
-        self.bias = nn.Parameter(torch.zeros(d_model)) if bias else None
+        self.d_model, self.eps = as_whole_number("d_model", d_model, 1), as_eps("eps", eps)
+        self.weight = nn.Parameter(torch.ones(self.d_model))
+        self.bias = nn.Parameter(torch.zeros(self.d_model)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Return a tensor of the shape of `x`, (..., C)."""
-        _check_width("x", x, self.d_model)
+        check_features("x", x, self.weight)
         return F.layer_norm(x, (self.d_model,), self.weight, self.bias, self.eps)
 
 
@@ -74,13 +84,14 @@ class MultiHeadAttention(nn.Module):
         self, d_model: int, num_heads: int, dropout: float = 0.0, bias: bool = True
     ) -> None:
         super().__init__()
-        if num_heads < 1 or d_model < 1 or d_model % num_heads:
+        as_whole_numbers(1, d_model=d_model, num_heads=num_heads)
+        if d_model % num_heads:
             raise ValueError(
                 f"d_model={d_model} cannot be split evenly into num_heads={num_heads} heads: "
                 "choose num_heads that divides d_model"
             )
         self.d_model, self.num_heads = d_model, num_heads
-        self.dropout_p = _checked_dropout(dropout)
+        self.dropout_p = as_number("dropout", dropout, 0, 1)
         self.query_proj = nn.Linear(d_model, d_model, bias=bias)
         self.key_proj = nn.Linear(d_model, d_model, bias=bias)
         self.value_proj = nn.Linear(d_model, d_model, bias=bias)
@@ -130,16 +141,23 @@ class MultiHeadAttention(nn.Module):
         ValueError
             If shapes do not fit.
         """
-        _check_width("x", x, self.d_model, axes=3)
+        check_features("x", x, self.query_proj, axes=3)
         context = x if context is None else context
-        _check_width("context", context, self.d_model, axes=3)
+        check_features("context", context, self.key_proj, axes=3)
+        if context.shape[0] != x.shape[0]:
+            raise ValueError(
+                f"context of shape {tuple(context.shape)} is for {context.shape[0]} sequences, but "
+                f"x has {x.shape[0]}: each needs one"
+            )
         queries = split_heads(self.query_proj(x), self.num_heads)  # (B, H, T_q, D)
         keys = split_heads(self.key_proj(context), self.num_heads)  # (B, H, T_k, D)
         values = split_heads(self.value_proj(context), self.num_heads)  # (B, H, T_k, D)
         if rotate is not None:
-            queries, keys = rotate(queries), rotate(keys)
+            queries, keys = (_rotated(rotate, each) for each in (queries, keys))
         T_q, T_k = queries.shape[2], keys.shape[2]
         mask = _mask_for_heads(attention_mask, (x.shape[0], self.num_heads, T_q, T_k))
+        if mask is not None:
+            check_alike("attention_mask", mask, x)
         if is_causal and (mask is not None or return_weights or T_q != T_k):
             causal = torch.from_numpy(causal_mask(T_q, T_k)).to(x.device)
             mask, is_causal = causal if mask is None else mask & causal, False
@@ -190,19 +208,23 @@ class FeedForward(nn.Module):
         bias: bool = True,
     ) -> None:
         super().__init__()
-        if not callable(activation) and activation not in ACTIVATIONS:
+        if not callable(activation) and activation not in list(ACTIVATIONS):
             raise ValueError(
                 f"unknown activation {activation!r}: choose one of {sorted(ACTIVATIONS)}, "
                 "or pass a function of a tensor"
             )
-        self.d_model, self.d_hidden = d_model, d_hidden or 4 * d_model
+        self.d_model = as_whole_number("d_model", d_model, 1)
+        self.d_hidden = (
+            4 * d_model if d_hidden is None else as_whole_number("d_hidden", d_hidden, 1)
+        )
         self.activation = activation if callable(activation) else ACTIVATIONS[activation]
+        _check_elementwise("activation", self.activation, torch.zeros(2))
         self.up_proj = nn.Linear(self.d_model, self.d_hidden, bias=bias)
         self.down_proj = nn.Linear(self.d_hidden, self.d_model, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return a tensor of the shape of `x`, (..., C)."""
-        _check_width("x", x, self.d_model)
+        check_features("x", x, self.up_proj)
         return self.down_proj(self.activation(self.up_proj(x)))
 
 
@@ -308,20 +330,21 @@ class TransformerBlock(nn.Module):
         return norm(x + self.dropout(sublayer(x)))
 
 
-def _check_width(name: str, x: Tensor, d_model: int, axes: int | None = None) -> None:
-    """Raise if a tensor is not (..., C), or not (B, T, C) where three axes are needed."""
-    if x.ndim == 0 or x.shape[-1] != d_model or axes not in (None, x.ndim):
-        wanted = f"(B, T, {d_model})" if axes == 3 else f"(..., {d_model})"
-        raise ValueError(
-            f"{name} should have shape {wanted}, not {tuple(x.shape)}: the last axis holds a "
-            "token's features" + ("; a single sequence needs x[None]" if axes == 3 else "")
+def _rotated(rotate: Rotate, x: Tensor) -> Tensor:
+    """Apply a rotation, and see that it returns what attention can go on with."""
+    check_function(rotate=rotate)
+    return _check_elementwise("rotate", rotate, x)
+
+
+def _check_elementwise(name: str, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Return what a function makes of a tensor; raise unless it is a tensor of the same shape."""
+    result = function(x)
+    if not isinstance(result, Tensor) or result.shape != x.shape:
+        raise TypeError(
+            f"{name} must return a tensor of the shape that it is given, {tuple(x.shape)}, not "
+            f"{shown(result)}"
         )
-
-
-def _checked_dropout(dropout: float) -> float:
-    if not 0 <= dropout <= 1:
-        raise ValueError(f"dropout is a probability, from 0 to 1, not {dropout}")
-    return dropout
+    return result
 
 
 def _mask_for_heads(mask: Tensor | None, shape: tuple[int, int, int, int]) -> Tensor | None:

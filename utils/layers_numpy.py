@@ -13,6 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from utils.arguments import (
+    as_array,
+    as_float_entries,
+    as_floats,
+    as_list,
+    as_positive,
+    as_whole_number,
+    check_entries,
+)
 from utils.attention import scaled_dot_product_attention, scaled_dot_product_attention_backward
 
 FloatArray = NDArray[np.floating[Any]]
@@ -41,11 +50,12 @@ def split_heads(x: Any, num_heads: int) -> Any:
 
     Raises
     ------
-    ValueError
-        If `num_heads` does not divide C.
+    TypeError, ValueError
+        If `x` is no array or has fewer than two axes, or `num_heads` does not divide C.
     """
-    width = x.shape[-1]
-    if num_heads < 1 or width % num_heads:
+    _check_axes("x", x, 2, "(..., T, C)")
+    width, num_heads = x.shape[-1], as_whole_number("num_heads", num_heads, 1)
+    if width % num_heads:
         raise ValueError(
             f"{width} features cannot be split evenly into {num_heads} heads: "
             "choose num_heads that divides d_model"
@@ -55,8 +65,17 @@ def split_heads(x: Any, num_heads: int) -> Any:
 
 def merge_heads(x: Any) -> Any:
     """Undo `split_heads`: (..., H, T, D) to (..., T, C), the heads side by side."""
+    _check_axes("x", x, 3, "(..., H, T, D)")
     x = x.swapaxes(-3, -2)  # (..., T, H, D)
     return x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1])
+
+
+def _check_axes(name: str, x: Any, least: int, shape: str) -> None:
+    """Raise unless something is an array or tensor of at least so many axes."""
+    if not hasattr(x, "swapaxes") or not hasattr(x, "shape"):
+        raise TypeError(f"{name} should be an array or a tensor, not a {type(x).__name__}")
+    if len(x.shape) < least:
+        raise ValueError(f"{name} should have shape {shape}, not {tuple(x.shape)}")
 
 
 def layer_norm(
@@ -76,8 +95,14 @@ def layer_norm(
     Returns
     -------
     numpy.ndarray, shape (..., C)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not hold finite numbers or has another shape, or `eps` is not above 0.
     """
-    normalised, _ = _normalise(x, eps)
+    x, weight, bias = _as_features(x=x, weight=weight, bias=bias)
+    normalised, _ = _normalise(x, as_positive("eps", eps))
     return normalised * weight + bias
 
 
@@ -97,13 +122,24 @@ def layer_norm_backward(
     grad_x : numpy.ndarray, shape (..., C)
     grad_weight, grad_bias : numpy.ndarray, shape (C,)
     """
-    normalised, spread = _normalise(x, eps)
+    grad_output, x, weight = _as_features(grad_output=grad_output, x=x, weight=weight)
+    normalised, spread = _normalise(x, as_positive("eps", eps))
     grad = grad_output * weight  # with respect to the normalised features
     mean = grad.mean(axis=-1, keepdims=True)
     along = (grad * normalised).mean(axis=-1, keepdims=True)
     grad_x = (grad - mean - normalised * along) / spread
     leading = tuple(range(x.ndim - 1))
     return grad_x, (grad_output * normalised).sum(leading), grad_output.sum(leading)
+
+
+def _as_features(**arrays: Any) -> list[FloatArray]:
+    """Return `x` (..., C) and what has its shape or is (C,), checked and as floats."""
+    shape = as_floats("x", arrays["x"], "(..., C)", some=True).shape
+    wanted = {"weight": f"({shape[-1]},)", "bias": f"({shape[-1]},)", "x": str(shape)}
+    return [
+        as_floats(name, each, wanted.get(name, str(shape)), finite=True)
+        for name, each in arrays.items()
+    ]
 
 
 def _normalise(x: FloatArray, eps: float) -> tuple[FloatArray, FloatArray]:
@@ -118,16 +154,20 @@ def gelu(x: FloatArray) -> FloatArray:
 
     GELU, Hendrycks and Gimpel (2016), section 2, with the exact Φ.
     """
+    x = as_floats("x", x, finite=True)
     return x * _normal_cdf(x)
 
 
 def gelu_tanh(x: FloatArray) -> FloatArray:
     """Approximate `gelu` with a tanh, as Hendrycks and Gimpel (2016) propose and GPT-2 uses."""
+    x = as_floats("x", x, finite=True)
     return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 
 def gelu_backward(grad_output: FloatArray, x: FloatArray) -> FloatArray:
     """Carry a gradient back through `gelu`: its slope is Φ(x) + x φ(x)."""
+    x = as_floats("x", x, finite=True)
+    grad_output = as_floats("grad_output", grad_output, str(x.shape))
     density = np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)
     return grad_output * (_normal_cdf(x) + x * density)
 
@@ -140,6 +180,10 @@ def linear_backward(
     grad_output: FloatArray, x: FloatArray, weight: FloatArray
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Carry a gradient back through `x @ weight + bias`; return those of x, weight and bias."""
+    weight = as_floats("weight", weight, "(C_in, C_out)", finite=True)
+    x = as_floats("x", x, f"(..., {weight.shape[0]})", finite=True)
+    wanted = str((*x.shape[:-1], weight.shape[1]))
+    grad_output = as_floats("grad_output", grad_output, wanted, finite=True)
     grad_rows = grad_output.reshape(-1, grad_output.shape[-1])
     rows = x.reshape(-1, x.shape[-1])
     return grad_output @ weight.T, rows.T @ grad_rows, grad_rows.sum(axis=0)
@@ -166,10 +210,18 @@ def multi_head_attention(
     output : numpy.ndarray, shape (B, T, C)
     cache : dict
         What the backward pass needs; `cache["weights"]` has shape (B, H, T, T).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If shapes or types do not fit, or a parameter is missing.
     """
+    x = as_floats("x", x, "(B, T, C)", finite=True)
+    params = as_float_entries("params", params, _shapes_of_attention(x.shape[-1]))
     names = ("query", "key", "value")
     projected = [x @ params[f"{n}_proj.weight"] + params[f"{n}_proj.bias"] for n in names]
     queries, keys, values = (split_heads(array, num_heads) for array in projected)  # (B, H, T, D)
+    mask = None if mask is None else as_array("mask", mask)
     mask = mask[:, None] if mask is not None and mask.ndim == 3 else mask
     heads, weights = scaled_dot_product_attention(queries, keys, values, mask)
     merged = merge_heads(heads)  # (B, T, C)
@@ -181,8 +233,16 @@ def multi_head_attention_backward(
     grad_output: FloatArray, cache: Cache, params: Parameters
 ) -> tuple[FloatArray, Parameters]:
     """Return the gradient of `multi_head_attention`'s x, and a dict of those of its parameters."""
+    check_entries("cache", cache, ("x", "qkv", "weights", "merged"))
+    x, merged = (as_floats(f"cache[{n!r}]", cache[n], "(B, T, C)") for n in ("x", "merged"))
+    weights = as_floats("cache['weights']", cache["weights"], "(B, H, T, T)")
+    params = as_float_entries("params", params, _shapes_of_attention(x.shape[-1]))
+    grad_output = as_floats("grad_output", grad_output, str(x.shape), finite=True)
+    qkv = as_list("cache['qkv']", cache["qkv"], np.ndarray)
+    if len(qkv) != 3:
+        raise ValueError(f"cache['qkv'] holds queries, keys and values, not {len(qkv)} arrays")
     grads: Parameters = {}
-    num_heads = cache["weights"].shape[-3]
+    num_heads = weights.shape[-3]
 
     def back_through(name: str, grad: FloatArray, x: FloatArray) -> FloatArray:
         grad_x, grads[f"{name}.weight"], grads[f"{name}.bias"] = linear_backward(
@@ -190,13 +250,19 @@ def multi_head_attention_backward(
         )
         return grad_x
 
-    grad_merged = back_through("output_proj", grad_output, cache["merged"])
+    grad_merged = back_through("output_proj", grad_output, merged)
     grad_heads = split_heads(grad_merged, num_heads)  # the way back of a merge is a split
-    grad_qkv = scaled_dot_product_attention_backward(grad_heads, *cache["qkv"], cache["weights"])
-    grad_x = np.zeros_like(cache["x"])
+    grad_qkv = scaled_dot_product_attention_backward(grad_heads, *qkv, weights)
+    grad_x = np.zeros_like(x)
     for name, grad in zip(("query", "key", "value"), grad_qkv, strict=True):
-        grad_x = grad_x + back_through(f"{name}_proj", merge_heads(grad), cache["x"])
+        grad_x = grad_x + back_through(f"{name}_proj", merge_heads(grad), x)
     return grad_x, grads
+
+
+def _shapes_of_attention(C: int) -> dict[str, str]:
+    names = [f"{name}_proj" for name in ("query", "key", "value", "output")]
+    weights = {f"{name}.weight": f"({C}, {C})" for name in names}
+    return weights | {f"{name}.bias": f"({C},)" for name in names}
 
 
 def feed_forward(x: FloatArray, params: Parameters) -> tuple[FloatArray, Cache]:
@@ -212,7 +278,14 @@ def feed_forward(x: FloatArray, params: Parameters) -> tuple[FloatArray, Cache]:
     -------
     output : numpy.ndarray, shape (..., C)
     cache : dict
+
+    Raises
+    ------
+    TypeError, ValueError
+        If shapes or types do not fit, or a parameter is missing.
     """
+    x = as_floats("x", x, "(..., C)", finite=True)
+    params = _as_network(x.shape[-1], params)
     hidden = x @ params["up_proj.weight"] + params["up_proj.bias"]  # (..., d_hidden)
     active = gelu(hidden)
     output = active @ params["down_proj.weight"] + params["down_proj.bias"]
@@ -223,16 +296,31 @@ def feed_forward_backward(
     grad_output: FloatArray, cache: Cache, params: Parameters
 ) -> tuple[FloatArray, Parameters]:
     """Return the gradient of `feed_forward`'s x, and a dict of those of its parameters."""
+    kinds = {"x": "(..., C)", "hidden": "(..., N)", "active": "(..., N)"}
+    cache = as_float_entries("cache", cache, kinds)
+    x = cache["x"]
+    params = _as_network(x.shape[-1], params)
     grad_active, grad_W_down, grad_b_down = linear_backward(
         grad_output, cache["active"], params["down_proj.weight"]
     )
     grad_hidden = gelu_backward(grad_active, cache["hidden"])
-    grad_x, grad_W_up, grad_b_up = linear_backward(
-        grad_hidden, cache["x"], params["up_proj.weight"]
-    )
+    grad_x, grad_W_up, grad_b_up = linear_backward(grad_hidden, x, params["up_proj.weight"])
     return grad_x, {
         "up_proj.weight": grad_W_up,
         "up_proj.bias": grad_b_up,
         "down_proj.weight": grad_W_down,
         "down_proj.bias": grad_b_down,
     }
+
+
+def _as_network(C: int, params: Any) -> Parameters:
+    """Return the parameters of a feed-forward network of width C, checked."""
+    check_entries("params", params, ("up_proj.weight",))
+    hidden = as_floats("params['up_proj.weight']", params["up_proj.weight"], "(C, N)").shape[1]
+    shapes = {
+        "up_proj.weight": f"({C}, {hidden})",
+        "up_proj.bias": f"({hidden},)",
+        "down_proj.weight": f"({hidden}, {C})",
+        "down_proj.bias": f"({C},)",
+    }
+    return as_float_entries("params", params, shapes)

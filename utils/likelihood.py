@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from utils.counting import NGramCounts, checked_number, checked_whole_number
+from utils.arguments import LARGEST_WHOLE, as_floats, as_number, as_whole_number
+from utils.counting import NGramCounts
 from utils.ngrams import AddK, Interpolated, KneserNey, NGramModel
 
 __all__ = [
@@ -40,12 +41,12 @@ def negative_log_likelihood(log_probs: np.ndarray) -> float:
     ValueError
         If there are no tokens, or a value is NaN or positive.
     """
-    log_probs = np.asarray(log_probs, dtype=float)
+    log_probs = as_floats("log_probs", log_probs).astype(float)
     if log_probs.size == 0:
         raise ValueError("no log probabilities given: the average over an empty text is undefined")
     if not np.all(log_probs <= 1e-9):  # NaN fails this too
         raise ValueError(
-            "log probabilities must be at most 0, but the largest given is "
+            "log_probs must be at most 0, but the largest given is "
             f"{np.max(log_probs):.4g}: pass np.log(probabilities), not the probabilities"
         )
     return float(-np.mean(log_probs)) + 0.0  # + 0.0 turns -0.0 into 0.0
@@ -92,6 +93,10 @@ def cross_entropy(p: np.ndarray, q: np.ndarray) -> np.ndarray:
             f"p has {p.shape[-1]} outcomes and q has {q.shape[-1]}: "
             "both must be over the same vocabulary, in the same order"
         )
+    try:
+        np.broadcast_shapes(p.shape, q.shape)
+    except ValueError:
+        raise ValueError(f"the shapes of p, {p.shape}, and q, {q.shape}, do not fit") from None
     with np.errstate(divide="ignore", invalid="ignore"):
         # what never happens costs nothing, whatever q says about it: 0 log 0 counts as 0
         return np.where(p > 0, -p * np.log(q), 0.0).sum(axis=-1)
@@ -119,7 +124,9 @@ def perplexity(nats_per_token: float) -> float:
     ValueError
         If the loss is negative or NaN.
     """
-    return float(np.exp(checked_number(nats_per_token, "nats_per_token", 0, np.inf)))
+    loss = as_number("nats_per_token", nats_per_token, 0, np.inf)
+    with np.errstate(over="ignore"):  # above 709 nats it is infinite, in 64 bits
+        return float(np.exp(loss))
 
 
 def bits_per_character(total_nats: float, num_characters: int) -> float:
@@ -137,13 +144,14 @@ def bits_per_character(total_nats: float, num_characters: int) -> float:
     ValueError
         If the total is negative or there are no characters.
     """
-    total_nats = checked_number(total_nats, "total_nats", 0, np.inf)
-    return total_nats / np.log(2) / checked_whole_number(num_characters, "num_characters")
+    total_nats = as_number("total_nats", total_nats, 0, np.inf)
+    num_characters = as_whole_number("num_characters", num_characters, 1, LARGEST_WHOLE)
+    return total_nats / np.log(2) / num_characters
 
 
 def _distribution(p: np.ndarray, name: str) -> np.ndarray:
     """Return p as an array whose rows are distributions, or say why they are not."""
-    p = np.asarray(p, dtype=float)
+    p = as_floats(name, p).astype(float)
     if p.ndim == 0 or p.size == 0:
         raise ValueError(f"{name} must have an axis of outcomes, but its shape is {p.shape}")
     if not np.all(p >= 0):

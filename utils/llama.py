@@ -14,6 +14,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from utils.arguments import (
+    SMALLEST_TEMPERATURE,
+    as_eps,
+    as_ids,
+    as_list,
+    as_number,
+    as_whole_number,
+    as_whole_numbers,
+    check_alike,
+    check_entries,
+    check_features,
+    check_generator,
+    check_ids,
+    check_sizes,
+    check_text,
+    check_tokenizer,
+    check_type,
+    shown,
+)
 from utils.attention import causal_mask
 from utils.cache import KVCache
 from utils.layers_numpy import merge_heads, split_heads
@@ -64,7 +83,11 @@ class LlamaConfig:
 
     def __post_init__(self) -> None:
         """Fill in the width of a head, and check that heads come in groups."""
-        if self.num_kv_heads < 1 or self.num_heads < 1 or self.num_heads % self.num_kv_heads:
+        check_sizes(self, ("vocab_size", "d_model", "num_layers", "num_heads", "num_kv_heads"))
+        check_sizes(self, ("d_hidden", "context_len"))
+        as_number("rope_base", self.rope_base, 1e-30, 1e30)
+        as_eps("norm_eps", self.norm_eps)
+        if self.num_heads % self.num_kv_heads:
             raise ValueError(
                 f"num_heads={self.num_heads} cannot share num_kv_heads={self.num_kv_heads} evenly: "
                 "choose num_kv_heads that divides num_heads"
@@ -76,7 +99,8 @@ class LlamaConfig:
                     "heads: choose num_heads that divides it, or give head_dim"
                 )
             object.__setattr__(self, "head_dim", self.d_model // self.num_heads)
-        if self.head_dim < 2 or self.head_dim % 2:
+        check_sizes(self, ("head_dim",))
+        if self.head_dim % 2:
             raise ValueError(f"head_dim={self.head_dim}: rotary positions need an even width")
 
     @classmethod
@@ -88,6 +112,8 @@ class LlamaConfig:
         ValueError
             If it describes something that this model does not have.
         """
+        if not hasattr(config, "model_type"):
+            raise TypeError(f"config must be a LlamaConfig of transformers, not {shown(config)}")
         rope = getattr(config, "rope_parameters", None) or {}
         for name, value, known in (
             ("model_type", config.model_type, "llama"),
@@ -124,11 +150,12 @@ class RMSNorm(nn.Module):
 
     def __init__(self, d_model: int, eps: float = 1e-5) -> None:
         super().__init__()
-        self.d_model, self.eps = d_model, eps
-        self.weight = nn.Parameter(torch.ones(d_model))
+        self.d_model, self.eps = as_whole_number("d_model", d_model, 1), as_eps("eps", eps)
+        self.weight = nn.Parameter(torch.ones(self.d_model))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return a tensor of the shape of `x`, (..., C)."""
+        check_features("x", x, self.weight)
         return F.rms_norm(x, (self.d_model,), self.weight, self.eps)
 
 
@@ -140,12 +167,14 @@ class SwiGLU(nn.Module):
 
     def __init__(self, d_model: int, d_hidden: int) -> None:
         super().__init__()
+        as_whole_numbers(1, d_model=d_model, d_hidden=d_hidden)
         self.gate_proj = nn.Linear(d_model, d_hidden, bias=False)
         self.up_proj = nn.Linear(d_model, d_hidden, bias=False)
         self.down_proj = nn.Linear(d_hidden, d_model, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return a tensor of the shape of `x`, (..., C)."""
+        check_features("x", x, self.gate_proj)
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
@@ -158,6 +187,7 @@ class GroupedQueryAttention(nn.Module):
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
+        check_type("config", config, LlamaConfig)
         self.config = config
         width, kv_width = (n * config.head_dim for n in (config.num_heads, config.num_kv_heads))
         self.query_proj = nn.Linear(config.d_model, width, bias=False)
@@ -185,6 +215,9 @@ class GroupedQueryAttention(nn.Module):
         torch.Tensor, shape (B, T, C)
         """
         c = self.config
+        check_features("x", x, self.query_proj, axes=3)
+        if cache is not None:
+            check_type("cache", cache, KVCache)
         start = 0 if cache is None else cache.length
         queries = split_heads(self.query_proj(x), c.num_heads)  # (B, H, T, D)
         keys = split_heads(self.key_proj(x), c.num_kv_heads)  # (B, H_kv, T, D)
@@ -193,7 +226,9 @@ class GroupedQueryAttention(nn.Module):
         queries, keys = turned.split([c.num_heads, c.num_kv_heads], dim=1)
         if cache is not None:
             keys, values = cache.update(layer, keys, values)  # (B, H_kv, T_k, D)
-        if mask is None and start and x.shape[1] > 1:
+        if mask is not None:
+            _check_mask(mask, x, keys.shape[2])
+        elif start and x.shape[1] > 1:
             mask = _causal(x.shape[1], start, x.device)
         if mask is None:
             heads = F.scaled_dot_product_attention(
@@ -212,6 +247,7 @@ class LlamaBlock(nn.Module):
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
+        check_type("config", config, LlamaConfig)
         self.attention_norm = RMSNorm(config.d_model, config.norm_eps)
         self.attention = GroupedQueryAttention(config)
         self.feed_forward_norm = RMSNorm(config.d_model, config.norm_eps)
@@ -230,6 +266,7 @@ class Llama(nn.Module):
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
+        check_type("config", config, LlamaConfig)
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.d_model)
         self.blocks = nn.ModuleList(LlamaBlock(config) for _ in range(config.num_layers))
@@ -269,11 +306,9 @@ class Llama(nn.Module):
         TypeError, ValueError
             If shapes or types do not fit, or the cache is full.
         """
-        if ids.ndim != 2 or ids.is_floating_point():
-            raise ValueError(
-                f"ids should be integers of shape (B, T), not {ids.dtype} of shape "
-                f"{tuple(ids.shape)}; a single sequence needs ids[None]"
-            )
+        check_ids(ids, self.embedding.weight)
+        if cache is not None:
+            check_type("cache", cache, KVCache)
         start = 0 if cache is None else cache.length
         mask = self._mask(attention_mask, *ids.shape, start, ids.device)
         x = self.embedding(ids)  # (B, T, C)
@@ -297,6 +332,8 @@ class Llama(nn.Module):
                 f"attention_mask of shape {tuple(real.shape)} should be (B, T_k) = "
                 f"{(B, start + T)}: one value for each cached token ({start}) and each new one"
             )
+        if real.device != device:
+            raise ValueError(f"attention_mask is on the device {real.device}, but ids on {device}")
         return real[:, None, None, :] & _causal(T, start, device)
 
     @classmethod
@@ -306,6 +343,8 @@ class Llama(nn.Module):
         The tensors are the same ones, not copies: the weights are in memory once, and training one
         model trains both.
         """
+        if not isinstance(model, nn.Module) or not hasattr(model, "config"):
+            raise TypeError(f"model must be a LlamaForCausalLM of transformers, not {shown(model)}")
         config = LlamaConfig.from_transformers(model.config)
         with torch.device("meta"):  # no memory, no random numbers: all weights will be replaced
             ours = cls(config)
@@ -337,6 +376,7 @@ OUR_NAMES = {
 
 def our_name(name: str) -> str:
     """Translate the name of a parameter of `transformers` into ours."""
+    check_text(name=name)
     for theirs, ours in OUR_NAMES.items():
         name = name.replace(theirs, ours)
     return name
@@ -369,6 +409,12 @@ def chat_prompt(messages: Sequence[dict[str, str]], system: str = SYSTEM) -> str
     system : str
         What the system says where the messages do not begin with a system's.
     """
+    check_text(system=system)
+    messages = as_list("messages", messages)
+    for place, message in enumerate(messages):
+        check_entries(f"messages[{place}]", message, ("role", "content"))
+        check_text(**{f"messages[{place}]['role']": message["role"]})
+        check_text(**{f"messages[{place}]['content']": message["content"]})
     if not messages or messages[0]["role"] != "system":
         messages = [{"role": "system", "content": system}, *messages]
     turns = [f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in messages]
@@ -406,14 +452,22 @@ def generate_ids(
     ValueError
         If there is nothing to continue, more than the model's context, or a negative temperature.
     """
+    check_type("model", model, Llama)
+    ids, stop_ids = as_ids("ids", ids, model.config.vocab_size), as_ids("stop_ids", stop_ids)
+    max_new_tokens = as_whole_number("max_new_tokens", max_new_tokens)
+    check_generator("generator", generator)
     context, device = model.config.context_len, model.embedding.weight.device
     if not 0 < len(ids) <= context - max_new_tokens:
         raise ValueError(
             f"{len(ids)} tokens and {max_new_tokens} new ones: the model needs at least one to "
             f"continue and has a context of {context}"
         )
-    if temperature < 0:
-        raise ValueError(f"a temperature is 0 (the likeliest token) or more, not {temperature}")
+    temperature = as_number("temperature", temperature)
+    if temperature < 0 or 0 < temperature < SMALLEST_TEMPERATURE:
+        raise ValueError(
+            f"a temperature is 0 (the likeliest token), or {SMALLEST_TEMPERATURE:g} or more, not "
+            f"{temperature}"
+        )
     cache = KVCache(model.config.num_layers, len(ids) + max_new_tokens)
     new = torch.tensor([list(ids)], device=device)  # (1, T) at first, then (1, 1)
     for _ in range(max_new_tokens):
@@ -443,6 +497,8 @@ def stream(
     A character may be spread over several byte-level tokens; it comes when its last byte is there.
     The text ends at the tokenizer's end-of-text token. Arguments as for `generate_ids`.
     """
+    check_text(prompt=prompt)
+    check_tokenizer("tokenizer", tokenizer)
     ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
     options = {"temperature": temperature, "stop_ids": (tokenizer.eos_token_id,)}
     generated = generate_ids(model, ids, max_new_tokens, generator=generator, **options)
@@ -456,6 +512,21 @@ def stream(
     rest = tokenizer.decode(new, skip_special_tokens=True)[shown:]
     if rest:  # cut off in the middle of a character
         yield rest
+
+
+def _check_mask(mask: Tensor, x: Tensor, num_keys: int) -> None:
+    """Raise unless a mask of booleans can be stretched to (B, H, T, T_k)."""
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+        raise TypeError(f"mask should be a boolean tensor, True = may attend, not {shown(mask)}")
+    B, T, _ = x.shape
+    wanted = (B, 1, T, num_keys)
+    fits = mask.ndim == 4 and all(
+        given in (1, size) for given, size in zip(mask.shape, wanted, strict=True)
+    )
+    if not fits:
+        given = tuple(mask.shape)
+        raise ValueError(f"mask should have shape (B or 1, 1, T, T_k), {wanted}, not {given}")
+    check_alike("mask", mask, x)
 
 
 def _causal(T: int, start: int, device: torch.device) -> Tensor:

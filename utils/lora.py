@@ -15,11 +15,22 @@ import json
 import math
 import os
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from utils.arguments import (
+    LARGEST_WHOLE,
+    as_list,
+    as_number,
+    as_path,
+    as_whole_number,
+    check_features,
+    check_model,
+)
 
 __all__ = [
     "LoRALinear",
@@ -71,13 +82,13 @@ class LoRALinear(nn.Module):
         if not isinstance(base, nn.Linear):
             raise TypeError(f"LoRA adapts a torch.nn.Linear, not a {type(base).__name__}")
         smaller = min(base.weight.shape)
-        if not 1 <= rank <= smaller:
+        if not 1 <= as_whole_number("rank", rank, -1) <= smaller:
             raise ValueError(
                 f"rank={rank} should be from 1 to {smaller}, the smaller side of a weight of "
                 f"shape {tuple(base.weight.shape)}"
             )
         self.base, self.rank = base, rank
-        self.alpha = float(2 * rank if alpha is None else alpha)
+        self.alpha = as_number("alpha", float(2 * rank) if alpha is None else alpha, -1e6, 1e6)
         self.factor = 1.0
         base.requires_grad_(False)
         like = {"device": base.weight.device, "dtype": base.weight.dtype}
@@ -96,6 +107,7 @@ class LoRALinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (..., C_out) for x of shape (..., C_in); the product B A is never formed."""
+        check_features("x", x, self.A)
         narrow = F.linear(x, self.A)  # (..., r)
         return self.base(x) + self.scale * F.linear(narrow, self.B)
 
@@ -137,6 +149,9 @@ def add_lora(
     ValueError
         If no layer fits, or the model has adapters already.
     """
+    targets = as_list("targets", targets, str)
+    blocks = None if blocks is None else as_list("blocks", blocks, int)
+    seed = as_whole_number("seed", seed, most=LARGEST_WHOLE)
     if lora_layers(model):
         raise ValueError("the model has adapters already: merge_lora or remove_lora them first")
     begins = None if blocks is None else tuple(f"blocks.{i}." for i in blocks)
@@ -163,6 +178,7 @@ def add_lora(
 
 def lora_layers(model: nn.Module) -> dict[str, LoRALinear]:
     """Return the adapted layers by name."""
+    check_model("model", model)
     return {n: m for n, m in model.named_modules() if isinstance(m, LoRALinear)}
 
 
@@ -173,13 +189,20 @@ def lora_parameters(model: nn.Module) -> list[nn.Parameter]:
 
 def lora_parameter_count(shapes: Iterable[tuple[int, int]], rank: int) -> int:
     """Return how many numbers adapters of this rank add to weights of these shapes."""
+    rank = as_whole_number("rank", rank, 1)
+    for place, shape in enumerate(shapes := as_list("shapes", shapes, tuple, list)):
+        if len(shape) != 2:
+            raise ValueError(f"shapes[{place}] must be (rows, columns), not {shape!r}")
+        for size in shape:
+            as_whole_number(f"shapes[{place}]", size)
     return sum(rank * (rows + columns) for rows, columns in shapes)
 
 
 def scale_lora(model: nn.Module, factor: float) -> None:
     """Multiply every change: 1 as trained, 0 the model as it was, between them a straight line."""
+    factor = as_number("factor", factor)
     for layer in _some(model).values():
-        layer.factor = float(factor)
+        layer.factor = factor
 
 
 @torch.no_grad()
@@ -201,14 +224,19 @@ def remove_lora(model: nn.Module) -> None:
 
 def save_lora(model: nn.Module, path: str | os.PathLike[str]) -> int:
     """Write the adapters to a safetensors file; return its size in bytes."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
+    path = as_path("path", path)
     tensors, sizes = {}, {}
     for name, layer in _some(model).items():
         tensors[f"{name}.A"] = layer.A.detach().cpu().contiguous()
         tensors[f"{name}.B"] = layer.B.detach().cpu().contiguous()
         sizes[name] = [layer.rank, layer.alpha]
-    save_file(tensors, os.fspath(path), metadata={"lora": json.dumps(sizes)})
+    try:
+        save_file(tensors, os.fspath(path), metadata={"lora": json.dumps(sizes)})
+    except SafetensorError as error:
+        raise OSError(f"the adapters could not be written to {path}: {error}") from None
     return os.path.getsize(path)
 
 
@@ -226,9 +254,9 @@ def load_lora(model: nn.Module, path: str | os.PathLike[str]) -> list[str]:
     ValueError
         If the file holds no adapters, or they do not fit the model.
     """
-    from safetensors import safe_open
-
-    with safe_open(os.fspath(path), framework="pt") as file:
+    path = as_path("path", path)
+    check_model("model", model)
+    with _opened(path) as file:
         sizes = json.loads((file.metadata() or {}).get("lora", "{}"))
         if not sizes:
             raise ValueError(f"{os.path.basename(path)} holds no adapters: save_lora writes such")
@@ -249,6 +277,18 @@ def load_lora(model: nn.Module, path: str | os.PathLike[str]) -> list[str]:
         layer.B.copy_(tensors[f"{name}.B"])
         _replace(model, name, layer)
     return list(sizes)
+
+
+def _opened(path: Path) -> Any:
+    """Open a safetensors file, or say that it is none."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    try:
+        return safe_open(os.fspath(path), framework="pt")
+    except SafetensorError as error:
+        raise ValueError(f"{path} holds no adapters, for it is damaged: {error}") from None
 
 
 def _replace(model: nn.Module, name: str, module: nn.Module) -> None:

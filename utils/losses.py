@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from utils.arguments import as_array, as_whole_number, shown
+
 IGNORE = -100  # the target of a position that does not count, as in torch's cross_entropy
 
 
@@ -39,7 +41,10 @@ def softmax_cross_entropy(
     ValueError
         If the shapes do not fit, a target is not a class, or every target is ignored.
     """
-    given, targets = np.asarray(logits), np.asarray(targets)
+    ignore_index = as_whole_number("ignore_index", ignore_index, -(2**63))
+    given, targets = as_array("logits", logits), as_array("targets", targets)
+    if given.dtype.kind not in "iufb":
+        raise TypeError(f"logits must be real numbers, not {shown(logits)}")
     if given.ndim == 0 or targets.shape != given.shape[:-1]:
         raise ValueError(
             f"logits of shape {given.shape} and targets of shape {targets.shape} do not fit: "
@@ -57,6 +62,8 @@ def softmax_cross_entropy(
         )
     if not counted.any():
         raise ValueError("every target is ignored, so there is nothing to average")
+    if not (given[counted] < np.inf).all():  # NaN fails this too
+        raise ValueError("logits hold NaN or plus infinity: find out where it comes from first")
 
     z = given.astype(np.float64)
     z = z - z.max(axis=-1, keepdims=True)  # the largest exponent is 0: nothing overflows

@@ -14,6 +14,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from utils.arguments import (
+    LARGEST_SIZE,
+    as_floats,
+    as_ids,
+    as_integers,
+    as_list,
+    as_number,
+    as_whole_number,
+    check_entries,
+    check_rng,
+    check_type,
+)
 from utils.losses import IGNORE
 from utils.tokenizers import BERT_SPECIAL_TOKENS, WordPiece, pad_batch
 
@@ -75,15 +87,18 @@ def mask_tokens(
     ValueError
         If an id is not in the vocabulary, no token is ordinary, or a probability is out of range.
     """
-    ids = np.asarray(ids)
-    if ids.dtype.kind not in "iu":
-        raise TypeError(f"ids must be integers, such as a tokenizer returns, not {ids.dtype}")
+    ids = as_integers("ids", ids)
+    check_rng("rng", rng)
+    mask_id = as_whole_number("mask_id", mask_id)
+    vocab_size = as_whole_number("vocab_size", vocab_size, 1)
+    special_ids = as_ids("special_ids", special_ids)
+    shares = [as_number("shares", each) for each in as_list("shares", shares)]
+    if len(shares) != 2:
+        raise ValueError(f"shares are two numbers, not {shares}")
     if ids.size and not 0 <= ids.min() <= ids.max() < vocab_size:
-        raise ValueError(
-            f"ids run from {ids.min()} to {ids.max()}, but the vocabulary has 0 to {vocab_size - 1}"
-        )
+        raise ValueError(f"ids run from {ids.min()} to {ids.max()}, but vocab_size is {vocab_size}")
     to_mask, to_random = shares
-    if not 0 <= rate <= 1 or min(shares) < 0 or to_mask + to_random > 1 + 1e-9:
+    if not 0 <= as_number("rate", rate) <= 1 or min(shares) < 0 or to_mask + to_random > 1 + 1e-9:
         raise ValueError(
             f"rate={rate} and shares={shares} must be from 0 to 1, the shares also together"
         )
@@ -132,6 +147,14 @@ def sentence_pairs(
     ValueError
         If there are fewer than two documents with a sentence, or `max_length` is below 5.
     """
+    check_type("tokenizer", tokenizer, WordPiece)
+    check_rng("rng", rng)
+    max_length = as_whole_number("max_length", max_length, -LARGEST_SIZE)
+    random_rate = as_number("random_rate", random_rate, 0, 1)
+    documents = [
+        as_list(f"documents[{i}]", lines, str)
+        for i, lines in enumerate(as_list("documents", documents))
+    ]
     encoded = [[ids for ids in map(tokenizer.encode, lines) if ids] for lines in documents]
     encoded = [document for document in encoded if document]
     if len(encoded) < 2:
@@ -141,6 +164,7 @@ def sentence_pairs(
         )
     if max_length < 5:
         raise ValueError(f"max_length={max_length} has no room for two texts and 3 special tokens")
+    check_entries("the tokenizer's vocab", tokenizer.vocab, ("[CLS]", "[SEP]"))
     cls_id, sep_id = tokenizer.vocab["[CLS]"], tokenizer.vocab["[SEP]"]
     half = (max_length - 3) // 2
     examples = []
@@ -200,6 +224,10 @@ def collate_masked(
     ValueError
         If the tokenizer lacks one of BERT's special tokens.
     """
+    check_type("tokenizer", tokenizer, WordPiece)
+    rate = as_number("rate", rate, 0, 1)
+    if max_length is not None:
+        as_whole_number("max_length", max_length, 1)
     missing = [token for token in BERT_SPECIAL_TOKENS if token not in tokenizer.vocab]
     if missing:
         raise ValueError(f"the tokenizer's vocabulary has no {', '.join(missing)}")
@@ -240,12 +268,15 @@ def unigram_baseline(train_counts: ArrayLike, labels: ArrayLike) -> float:
 
     Raises
     ------
-    ValueError
-        If no label counts.
+    TypeError, ValueError
+        If no label counts, or one is not the id of a counted token.
     """
-    counts = np.asarray(train_counts, dtype=float) + 1
-    labels = np.asarray(labels)
+    counts = as_floats("train_counts", train_counts, "(V,)", finite=True, some=True) + 1
+    labels = as_integers("labels", labels)
     labels = labels[labels != IGNORE]
+    if counts.min() < 1:
+        raise ValueError(f"train_counts must be at least 0, not {counts.min() - 1:g}")
+    as_integers("labels", labels, low=0, high=len(counts) - 1)
     if not labels.size:
         raise ValueError("there is nothing to predict: all labels are -100")
     return float(-np.log(counts / counts.sum())[labels].mean())

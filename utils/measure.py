@@ -9,6 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from utils.arguments import (
+    LARGEST_WHOLE,
+    as_device,
+    as_floats,
+    as_positive,
+    as_whole_number,
+    check_function,
+)
+
 if TYPE_CHECKING:
     import torch
 
@@ -28,7 +37,7 @@ def synchronize(device: torch.device | str | None = None) -> None:
 
     from utils.train import get_device
 
-    kind = get_device(str(device) if device is not None else None).type
+    kind = (get_device() if device is None else as_device("device", device)).type
     if kind == "cuda":
         torch.cuda.synchronize(device)
     elif kind == "mps":
@@ -81,13 +90,12 @@ def time_call(
 
     Raises
     ------
-    ValueError
-        If `repeats` is less than 1 or `warmup` less than 0.
+    TypeError, ValueError
+        If `function` cannot be called, `repeats` is less than 1 or `warmup` less than 0.
     """
-    if repeats < 1 or warmup < 0:
-        raise ValueError(
-            f"repeats must be at least 1 and warmup at least 0, not {repeats} and {warmup}"
-        )
+    check_function(function=function)
+    as_whole_number("repeats", repeats, 1)
+    as_whole_number("warmup", warmup)
     seconds = []
     for run in range(-warmup, repeats):
         synchronize(device)
@@ -111,6 +119,8 @@ def saved_bytes(function: Callable[[], Any]) -> int:
         Does the forward pass; called once, without arguments.
     """
     import torch
+
+    check_function(function=function)
 
     storages: dict[int, int] = {}
     kept = []  # keeps them alive, so that no address is used twice
@@ -149,9 +159,9 @@ def matmul_cost(rows: int, inner: int, columns: int, bytes_each: int = 4) -> tup
     ValueError
         If a size is less than 1.
     """
-    sizes = (rows, inner, columns, bytes_each)
-    if min(sizes) < 1:
-        raise ValueError(f"all sizes must be at least 1, not {sizes}")
+    sizes = {"rows": rows, "inner": inner, "columns": columns, "bytes_each": bytes_each}
+    for name, size in sizes.items():
+        as_whole_number(name, size, 1, LARGEST_WHOLE)
     flops = 2 * rows * inner * columns
     return flops, bytes_each * (rows * inner + inner * columns + rows * columns)
 
@@ -173,7 +183,8 @@ def attainable(intensity: float | np.ndarray, peak: float, bandwidth: float) -> 
     ValueError
         If one of them is not positive.
     """
-    intensity = np.asarray(intensity, dtype=float)
-    if not (np.all(intensity > 0) and peak > 0 and bandwidth > 0):
-        raise ValueError("intensity, peak and bandwidth must be positive")
+    intensity = as_floats("intensity", intensity, finite=True).astype(float)
+    peak, bandwidth = as_positive("peak", peak), as_positive("bandwidth", bandwidth)
+    if not np.all(intensity > 0):
+        raise ValueError(f"intensity must be positive, not {intensity.min()}")
     return np.minimum(peak, intensity * bandwidth)

@@ -8,6 +8,7 @@ algorithm 1), with counts kept up to date. Chapter 2 derives both.
 from __future__ import annotations
 
 import heapq
+import json
 import re
 import sys
 import unicodedata
@@ -15,8 +16,32 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from utils.arguments import as_ids, as_list, as_path, as_whole_number, check_text, check_type
 
 Pair = tuple[int, int]
+
+
+def read_saved(path: str | Path, kind: str, keys: Iterable[str]) -> dict[str, Any]:
+    """Read what a tokenizer of this kind has saved.
+
+    Raises
+    ------
+    OSError
+        If there is no such file.
+    TypeError, ValueError
+        If it holds something else.
+    """
+    try:
+        contents = json.loads(as_path("path", path).read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError):
+        contents = None
+    named = isinstance(contents, dict) and contents.get("type") == kind
+    if not named or not contents.keys() >= set(keys):
+        raise ValueError(f"{path} is not a {kind} tokenizer written by save()")
+    return contents
 
 
 def byte_to_unicode() -> dict[int, str]:
@@ -72,7 +97,13 @@ def split_words(text: str) -> list[str]:
     -------
     list of str
         Such as `["To", " be", ",", " or", " not"]`: a space belongs to the word after it.
+
+    Raises
+    ------
+    TypeError
+        If it is no string.
     """
+    check_text(text=text)
     return _splitting_pattern().findall(text)
 
 
@@ -83,12 +114,21 @@ def _one_number() -> re.Pattern[str]:
 
 def split_off_numbers(text: str) -> list[str]:
     """Cut out every character that is a number, "a12" into "a", "1" and "2"; joined, the same."""
+    check_text(text=text)
     # With one group, `re.split` returns the numbers as well as what is between them.
     return [part for part in _one_number().split(text) if part]
 
 
 def merge_pair(ids: Sequence[int], pair: Pair, new_id: int) -> list[int]:
     """Replace each occurrence of two neighbouring ids, from left to right, by one new id."""
+    both = as_ids("pair", pair)
+    if len(both) != 2:
+        raise ValueError(f"pair must hold two ids, not {both}")
+    check_type("new_id", new_id, int)
+    return _merge(as_ids("ids", ids), tuple(both), new_id)
+
+
+def _merge(ids: Sequence[int], pair: Pair, new_id: int) -> list[int]:
     first, second = pair
     merged: list[int] = []
     place = 0
@@ -125,11 +165,22 @@ def learn_merges(
     -------
     list of (int, int)
         In the order in which they were learned.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `words` are no pairs of ids and a number, or a number is none.
     """
+    as_whole_number("first_id", first_id)
+    as_whole_number("num_merges", num_merges)
+    as_whole_number("min_frequency", min_frequency)
     spelled, frequencies = [], []
     pair_counts: Counter[Pair] = Counter()
     where: defaultdict[Pair, set[int]] = defaultdict(set)  # the words that a pair occurs in
-    for index, (ids, frequency) in enumerate(words):
+    for index, word in enumerate(as_list("words", words, tuple, list)):
+        if len(word) != 2:
+            raise ValueError(f"words[{index}] must be a pair of ids and a number, not {word!r}")
+        ids, frequency = as_ids("words", word[0]), as_whole_number("words", word[1])
         spelled.append(ids)
         frequencies.append(frequency)
         for pair in pairwise(ids):
@@ -152,7 +203,7 @@ def learn_merges(
         grown: set[Pair] = set()
         for index in where.pop(pair):
             old, frequency = spelled[index], frequencies[index]
-            spelled[index] = merge_pair(old, pair, new_id)
+            spelled[index] = _merge(old, pair, new_id)
             for neighbours, change in _changes(old, pair, new_id):
                 pair_counts[neighbours] += change * frequency
                 if change > 0:

@@ -12,6 +12,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from utils.arguments import (
+    as_floats,
+    as_generator,
+    as_number,
+    as_whole_number,
+    check_function,
+    shown,
+)
+
 __all__ = ["Interval", "bootstrap_interval", "paired_bootstrap"]
 
 _ROWS_AT_ONCE = 200  # resamples are drawn in blocks, so that memory stays small
@@ -64,10 +73,11 @@ def bootstrap_interval(
     how much the score depends on which examples were drawn; it knows nothing of another seed of
     the training or of examples of another kind.
     """
-    values = _checked(values)
-    if not 0 < level < 1:
+    values = _checked("values", values)
+    if not 0 < as_number("level", level) < 1:
         raise ValueError(f"level is a share such as 0.95, not {level!r}")
-    statistic = statistic or (lambda rows: rows.mean(axis=1))
+    statistic = (lambda rows: rows.mean(axis=1)) if statistic is None else statistic
+    check_function(statistic=statistic)
     drawn = _resampled(values, statistic, resamples, seed)
     tail = (1 - level) / 2
     low, high = np.quantile(drawn, [tail, 1 - tail])
@@ -102,7 +112,7 @@ def paired_bootstrap(
     -----
     Koehn, Statistical Significance Tests for Machine Translation Evaluation (EMNLP 2004).
     """
-    ours, theirs = _checked(ours), _checked(theirs)
+    ours, theirs = _checked("ours", ours), _checked("theirs", theirs)
     if ours.shape != theirs.shape:
         raise ValueError(
             f"both systems need a score for each of the same examples; got {ours.shape} and "
@@ -116,12 +126,17 @@ def paired_bootstrap(
     )
 
 
-def _checked(values: ArrayLike) -> np.ndarray:
-    array = np.asarray(values, dtype=float)
-    if array.ndim == 0 or len(array) == 0:
-        raise ValueError("there are no values: pass one per example, such as [1, 0, 1]")
+def _checked(name: str, values: ArrayLike) -> np.ndarray:
+    array = as_floats(name, values).astype(float)
+    if array.ndim == 0 or array.size == 0:
+        raise ValueError(
+            f"there are no values in {name}, {shown(values)}: pass one per example, such as "
+            "[1, 0, 1]"
+        )
     if not np.isfinite(array).all():
-        raise ValueError("some values are not finite numbers; leave those examples out knowingly")
+        raise ValueError(
+            f"some values of {name} are not finite numbers; leave those examples out knowingly"
+        )
     return array
 
 
@@ -131,8 +146,14 @@ def _resampled(
     resamples: int,
     seed: int,
 ) -> np.ndarray:
-    rng, drawn = np.random.default_rng(seed), []
+    resamples = as_whole_number("resamples", resamples, 1)
+    rng, drawn = as_generator("seed", seed), []
     for start in range(0, resamples, _ROWS_AT_ONCE):
         rows = min(_ROWS_AT_ONCE, resamples - start)
-        drawn.append(statistic(values[rng.integers(len(values), size=(rows, len(values)))]))
+        found = np.asarray(statistic(values[rng.integers(len(values), size=(rows, len(values)))]))
+        if found.shape != (rows,) or found.dtype.kind not in "iufb":
+            raise ValueError(
+                f"statistic must return one number for each of {rows} rows, not {shown(found)}"
+            )
+        drawn.append(found)
     return np.concatenate(drawn)

@@ -12,6 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from utils.arguments import (
+    as_list,
+    as_number,
+    as_positive,
+    as_whole_number,
+    check_entries,
+    check_tensor,
+    shown,
+)
 from utils.optim import Optimizer
 
 # Jordan et al.'s quintic. Its slope at zero, 3.4445, is what lifts small singular values fast; in
@@ -48,17 +57,18 @@ def newton_schulz(
 
     Raises
     ------
-    ValueError
-        If there are fewer than two axes or `steps` is negative.
+    TypeError, ValueError
+        If it is no tensor of real numbers, there are fewer than two axes or `steps` is negative.
     """
+    check_tensor("matrix", matrix)
     if matrix.ndim < 2:
         raise ValueError(
             f"only a matrix can be made orthogonal, not a tensor of shape {tuple(matrix.shape)}: "
             "leave vectors to AdamW"
         )
-    if steps < 0:
-        raise ValueError(f"steps must be at least 0, not {steps}")
-    a, b, c = coefficients
+    steps = as_whole_number("steps", steps, 0, 1000)
+    eps = as_number("eps", eps, 0)
+    a, b, c = _as_coefficients(coefficients)
     tall = matrix.shape[-2] > matrix.shape[-1]
     x = matrix.mT if tall else matrix  # the smaller of the two products X Xᵀ and Xᵀ X
     # The Frobenius norm is at least the largest singular value: after this all are from 0 to 1.
@@ -67,6 +77,12 @@ def newton_schulz(
         gram = x @ x.mT  # (..., m, m)
         x = a * x + (b * gram + c * gram @ gram) @ x
     return x.mT if tall else x
+
+
+def _as_coefficients(coefficients: tuple[float, float, float]) -> tuple[float, ...]:
+    if not isinstance(coefficients, tuple | list) or len(coefficients) != 3:
+        raise TypeError(f"coefficients are three numbers, not {shown(coefficients)}")
+    return tuple(as_number("coefficients", each, -1000, 1000) for each in coefficients)
 
 
 class Muon(Optimizer):
@@ -94,6 +110,7 @@ class Muon(Optimizer):
     """
 
     def __init__(self, params, lr=0.02, momentum=0.95, weight_decay=0.0, steps=5):
+        as_whole_number("steps", steps, 0, 1000)
         super().__init__(params, lr=lr, momentum=momentum, weight_decay=weight_decay, steps=steps)
         for tensor in self._tensors():
             if tensor.ndim < 2:
@@ -121,7 +138,13 @@ class LazyAdam(torch.optim.SparseAdam):
     """
 
     def __init__(self, params, lr=1e-3, betas=(0.9, 0.999)):
-        super().__init__(list(params), lr=lr, betas=betas)
+        params = as_list("params", [params] if isinstance(params, Tensor) else params, Tensor)
+        if not params or not all(table.requires_grad and table.is_leaf for table in params):
+            raise ValueError("params must be a list of at least one table that is to be trained")
+        if len({id(table) for table in params}) < len(params):
+            raise ValueError("params: a table appears twice and would be updated twice per step")
+        Optimizer._check_options({"lr": as_positive("lr", lr), "betas": betas})
+        super().__init__(params, lr=float(lr), betas=tuple(betas))
         self.taken: dict[Tensor, Tensor] = {}
         for group in self.param_groups:
             for table in group["params"]:
@@ -162,6 +185,9 @@ class Together:
     """
 
     def __init__(self, *optimizers: Any) -> None:
+        for optimizer in optimizers:
+            if not hasattr(optimizer, "param_groups"):
+                raise TypeError(f"optimizers have param_groups, and this has none: {optimizer!r}")
         tensors = [t for o in optimizers for group in o.param_groups for t in group["params"]]
         if not optimizers or len({id(tensor) for tensor in tensors}) < len(tensors):
             raise ValueError(
@@ -190,11 +216,13 @@ class Together:
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Go on from what `state_dict` returned."""
+        check_entries("saved", saved, ())
         if len(saved) != len(self.optimizers):
             raise ValueError(
                 f"the state is of {len(saved)} optimisers, but there are {len(self.optimizers)}: "
                 "build them as they were when it was saved"
             )
+        check_entries("saved", saved, map(str, range(len(self.optimizers))))
         for place, optimizer in enumerate(self.optimizers):
             optimizer.load_state_dict(saved[str(place)])
 

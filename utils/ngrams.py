@@ -16,7 +16,8 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-from utils.counting import NGramCounts, Tokens, checked_number, checked_whole_number
+from utils.arguments import as_floats, as_generator, as_number, as_whole_number, check_type
+from utils.counting import NGramCounts, Tokens
 
 
 class NGramModel:
@@ -35,9 +36,8 @@ class NGramModel:
     """
 
     def __init__(self, counts: NGramCounts, order: int) -> None:
-        self.order = checked_whole_number(order, "order")
-        if not isinstance(counts, NGramCounts):
-            raise TypeError(f"counts must be an NGramCounts, not {type(counts).__name__}")
+        self.order = as_whole_number("order", order, 1)
+        check_type("counts", counts, NGramCounts)
         if self.order > counts.order:
             raise ValueError(
                 f"a model of order {order} needs longer n-grams than the {counts.order} counted: "
@@ -67,6 +67,7 @@ class NGramModel:
 
     def distribution(self, context: Tokens = "") -> np.ndarray:
         """Return P(w | context) for every token w of the vocabulary, shape (V,)."""
+        check_type("context", context, str, Sequence)
         size = len(self.vocabulary)
         start = max(len(context) - self.order + 1, 0)
         ids = self.counts.encode(context[start:])
@@ -105,10 +106,11 @@ class NGramModel:
         str or list
             A string if the model was trained on one.
         """
-        temperature = checked_number(temperature, "temperature", 0, np.finfo(float).max)
-        rng = np.random.default_rng(seed)
+        temperature = as_number("temperature", temperature, 0)
+        check_type("prompt", prompt, str, Sequence)
+        rng = as_generator("seed", seed)
         drawn = list(prompt)
-        for _ in range(checked_whole_number(length, "length")):
+        for _ in range(as_whole_number("length", length, 1)):
             probs = self.distribution(drawn[-self.order :])
             probs = probs / probs.max()  # so that a power of it cannot underflow everywhere
             weights = (probs == 1.0) * 1.0 if temperature == 0 else probs ** (1 / temperature)
@@ -134,7 +136,7 @@ class AddK(NGramModel):
 
     def __init__(self, counts: NGramCounts, order: int, k: float = 0.0) -> None:
         super().__init__(counts, order)
-        self.k = checked_number(k, "k", 0, np.finfo(float).max)
+        self.k = as_number("k", k, 0)
 
     def _level(self, n: int, grams: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         counts, totals, _ = self.counts.table(n).lookup(grams)
@@ -205,7 +207,7 @@ class KneserNey(NGramModel):
 
 def _per_level(values: float | Sequence[float], name: str, order: int) -> np.ndarray:
     """Return one number from 0 to 1 for each length from 1 to `order`."""
-    array = np.asarray(values, dtype=float)
+    array = as_floats(name, values).astype(float)
     if array.ndim == 0:
         array = np.full(order, array)
     if array.shape != (order,):

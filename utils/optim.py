@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from utils.arguments import as_list, as_number, check_entries, check_model, shown
 from utils.losses import softmax_cross_entropy
 from utils.schedules import warmup_cosine
 
@@ -51,12 +52,16 @@ class Optimizer:
     def __init__(self, params: Iterable[Tensor] | Iterable[dict[str, Any]], **defaults: Any):
         if isinstance(params, Tensor):
             raise TypeError("params must be a list of tensors, such as [weight], not one tensor")
-        groups = list(params)
+        groups = as_list("params", params)
         if not groups:
             raise ValueError("there is nothing to train: the list of parameters is empty")
         if not isinstance(groups[0], dict):
             groups = [{"params": groups}]
-        self.param_groups = [defaults | g | {"params": list(g["params"])} for g in groups]
+        for place, group in enumerate(groups):
+            check_entries(f"params[{place}]", group, ("params",))
+        self.param_groups = [
+            defaults | g | {"params": as_list("params", g["params"])} for g in groups
+        ]
         self.state: dict[Tensor, dict[str, Any]] = {}
         for group in self.param_groups:
             if set(group) - set(defaults) - {"params"}:
@@ -67,11 +72,11 @@ class Optimizer:
         for tensor in tensors:
             if not isinstance(tensor, Tensor) or not tensor.is_leaf:
                 raise TypeError(
-                    "only leaf tensors can be trained, such as model.parameters(), "
-                    f"not {type(tensor).__name__}"
+                    "params: only leaf tensors can be trained, such as model.parameters(), "
+                    f"not {shown(tensor)}"
                 )
         if len({id(tensor) for tensor in tensors}) < len(tensors):
-            raise ValueError("a tensor appears twice and would be updated twice per step")
+            raise ValueError("params: a tensor appears twice and would be updated twice per step")
 
     def _tensors(self) -> list[Tensor]:
         return [tensor for group in self.param_groups for tensor in group["params"]]
@@ -79,10 +84,16 @@ class Optimizer:
     @staticmethod
     def _check_options(group: dict[str, Any]) -> None:
         for name in ("lr", "weight_decay", "eps"):
-            if name in group and not group[name] >= 0:
-                raise ValueError(f"{name} must be at least 0, not {group[name]}")
-        for value in (group.get("momentum", 0.0), *group.get("betas", ())):
-            if not 0 <= value < 1:
+            if name in group:
+                group[name] = as_number(name, group[name], 0)
+        betas = as_list("betas", group.get("betas", (0.0, 0.0)))
+        if len(betas) != 2:
+            raise ValueError(f"betas are two numbers, not {shown(betas)}")
+        for name, value in (
+            ("momentum", group.get("momentum", 0.0)),
+            *(("betas", b) for b in betas),
+        ):
+            if not 0 <= as_number(name, value) < 1:
                 raise ValueError(f"momentum and betas must be from 0 to below 1, not {value}")
         if group.get("nesterov") and not group["momentum"]:
             raise ValueError("nesterov=True needs momentum above 0")
@@ -126,6 +137,11 @@ class Optimizer:
         ValueError
             If groups or shapes differ from those of this optimiser.
         """
+        check_entries("saved", saved, ("state", "param_groups"))
+        for place, group in enumerate(as_list("saved['param_groups']", saved["param_groups"])):
+            check_entries(f"saved['param_groups'][{place}]", group, ("params",))
+        if not isinstance(saved["state"], dict):
+            raise TypeError(f"saved['state'] must be a dict, not {shown(saved['state'])}")
         tensors, groups = self._tensors(), saved["param_groups"]
         sizes = [len(group["params"]) for group in groups]
         own_sizes = [len(group["params"]) for group in self.param_groups]
@@ -261,7 +277,14 @@ def decay_groups(model: nn.Module, weight_decay: float = 0.1) -> list[dict[str, 
     -------
     list of dict
         Groups for `AdamW(decay_groups(model), lr=...)`; an empty one is left out.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no model, or `weight_decay` is negative.
     """
+    check_model("model", model)
+    weight_decay = as_number("weight_decay", weight_decay, 0)
     trained = [p for p in model.parameters() if p.requires_grad]  # a shared tensor comes once
     groups = [
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
@@ -293,9 +316,10 @@ def clip_grad_norm(params: Iterable[Tensor], max_norm: float) -> Tensor:
     ValueError
         If `max_norm` is not above 0.
     """
+    max_norm = as_number("max_norm", max_norm, high=float("inf"))
     if not max_norm > 0:
         raise ValueError(f"max_norm must be above 0, not {max_norm}")
-    params = [params] if isinstance(params, Tensor) else params
+    params = as_list("params", [params] if isinstance(params, Tensor) else params, Tensor)
     grads = [p.grad for p in params if p.grad is not None]
     if not grads:
         return torch.tensor(0.0)

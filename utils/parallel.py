@@ -28,6 +28,20 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from utils.arguments import (
+    LARGEST_WHOLE,
+    as_device,
+    as_floats,
+    as_list,
+    as_positive,
+    as_whole_number,
+    check_choice,
+    check_function,
+    check_model,
+    check_sizes,
+    check_tensor,
+    check_type,
+)
 from utils.gpt import GPT, GPTConfig
 
 STRATEGIES = ("hand", "ddp", "fsdp")
@@ -45,6 +59,12 @@ class Settings:
     lr: float = 1e-2
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        check_sizes(self, ("steps", "batch_size", "context", "num_layers", "d_model"))
+        as_positive("lr", self.lr)
+        as_whole_number("seed", self.seed, most=LARGEST_WHOLE)
+
 
 def share(batch: Tensor, rank: int, world_size: int) -> Tensor:
     """Return a process's rows of a batch: neighbouring ones, equally many for each process.
@@ -58,9 +78,12 @@ def share(batch: Tensor, rank: int, world_size: int) -> Tensor:
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         If the rows cannot be shared out equally, or there is no such rank.
     """
+    check_tensor("batch", batch, "(B, ...)", "any")
+    as_whole_number("world_size", world_size, 1)
+    as_whole_number("rank", rank, -1)
     if not 0 <= rank < world_size:
         raise ValueError(f"ranks run from 0 to {world_size - 1}: there is no rank {rank}")
     if len(batch) % world_size:
@@ -96,7 +119,8 @@ def prepare(model: nn.Module, strategy: str, device: torch.device) -> nn.Module:
     ValueError
         If there is no such strategy.
     """
-    if strategy not in STRATEGIES:
+    check_model("model", model)
+    if not isinstance(strategy, str) or strategy not in STRATEGIES:
         raise ValueError(f"no strategy {strategy!r}: choose {', '.join(STRATEGIES)}")
     if strategy == "ddp":
         from torch.nn.parallel import DistributedDataParallel
@@ -144,7 +168,11 @@ def train_shares(
     ValueError
         If a batch cannot be shared equally, or there is no such strategy.
     """
-    device = torch.device(device)
+    device = as_device("device", device)
+    check_function(batch_of=batch_of)
+    check_type("settings", settings, Settings)
+    check_choice("strategy", strategy, STRATEGIES)
+    vocab_size = as_whole_number("vocab_size", vocab_size, 1)
     together = dist.is_available() and dist.is_initialized()
     rank, world_size = (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
     torch.manual_seed(settings.seed)  # every process starts from the same weights
@@ -163,7 +191,8 @@ def train_shares(
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr)  # after the wrapping
     losses = []
     for step in range(settings.steps):
-        inputs, targets = (share(x, rank, world_size).to(device) for x in batch_of(step))
+        batch = as_list("what batch_of returns", batch_of(step), Tensor, least=2)
+        inputs, targets = (share(x, rank, world_size).to(device) for x in batch[:2])
         loss = F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
         optimizer.zero_grad()
         loss.backward()
@@ -299,9 +328,9 @@ def ring_all_reduce(vectors: np.ndarray) -> tuple[np.ndarray, int]:
     ValueError
         If the vectors cannot be cut into n equal chunks.
     """
-    held = np.array(vectors, dtype=float)
+    held = as_floats("vectors", vectors, some=True).astype(float)
     if held.ndim != 2 or held.shape[1] % len(held):
-        raise ValueError(f"needs n vectors that n divides, shape (n, d), not {held.shape}")
+        raise ValueError(f"vectors: needs n vectors that n divides, shape (n, d), not {held.shape}")
     n, sent = len(held), 0
     chunks = held.reshape(n, n, -1)  # (process, chunk, d / n): a view
     for step in range(2 * (n - 1)):

@@ -10,6 +10,15 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib import pyplot as plt
 
+from utils.arguments import (
+    as_floats,
+    as_list,
+    as_number,
+    as_whole_number,
+    check_text,
+    check_type,
+)
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -83,6 +92,7 @@ def show(fig: Figure, alt: str) -> None:
             f"alt must be a sentence that says what the figure shows, not {alt!r}; "
             "for example alt='Heat map of attention weights: each row is brightest on its left.'"
         )
+    check_type("fig", fig, mpl.figure.Figure, hint="plt.subplots() makes a figure and its axes")
     buffer = io.StringIO()
     fig.savefig(buffer, format="svg", metadata={"Date": None})
     plt.close(fig)
@@ -110,13 +120,38 @@ def curves(
     lines : mapping from label to sequence
     xlabel, ylabel, title : str
         Name the quantity and its unit, as in "validation loss (nats per character)".
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a line has another number of points than there are positions, or none for its label.
     """
-    for index, (label, y) in enumerate(lines.items()):
-        positions = x[label] if isinstance(x, Mapping) else x
+    check_type("ax", ax, mpl.axes.Axes, hint="plt.subplots() makes a figure and its axes")
+    check_text(xlabel=xlabel, ylabel=ylabel, title=title)
+    lines = _as_lines(x, lines)
+    for index, (label, (positions, y)) in enumerate(lines.items()):
         ax.plot(positions, y, LINE_STYLES[index % len(LINE_STYLES)], label=label)
     ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
     if len(lines) > 1:
         ax.legend()
+
+
+def _as_lines(
+    x: Sequence[float] | Mapping[str, Sequence[float]], lines: Mapping[str, Sequence[float]]
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return each line's positions and values as arrays, by its label."""
+    if not isinstance(lines, Mapping):
+        raise TypeError(f"lines must be a dict from label to values, not a {type(lines).__name__}")
+    found = {}
+    for label, values in lines.items():
+        if isinstance(x, Mapping) and label not in x:
+            raise ValueError(f"x has no positions for the line {label!r}: it has {list(x)}")
+        y = as_floats(f"lines[{label!r}]", values, "(N,)")
+        positions = as_floats("x", x[label] if isinstance(x, Mapping) else x, "(N,)")
+        if len(positions) != len(y):
+            raise ValueError(f"lines[{label!r}] has {len(y)} values, but x {len(positions)}")
+        found[label] = (positions, y)
+    return found
 
 
 def heatmap(
@@ -156,7 +191,14 @@ def heatmap(
     ValueError
         If `matrix` is not two-dimensional or the number of labels does not fit it.
     """
-    matrix = np.asarray(matrix, dtype=float)
+    check_type("ax", ax, mpl.axes.Axes, hint="plt.subplots() makes a figure and its axes")
+    check_text(xlabel=xlabel, ylabel=ylabel, title=title)
+    matrix = as_floats("matrix", matrix).astype(float)
+    _check_ends(matrix, vmin, vmax)
+    row_labels = _as_labels("row_labels", row_labels)
+    column_labels = _as_labels("column_labels", column_labels)
+    if decimals is not None:
+        as_whole_number("decimals", decimals, 0, 20)
     if matrix.ndim != 2:
         raise ValueError(
             f"a heat map needs a matrix of shape (rows, columns), not shape {matrix.shape}; "
@@ -181,6 +223,23 @@ def heatmap(
     if colourbar:
         ax.figure.colorbar(image, ax=ax, shrink=0.8)
     return image
+
+
+def _as_labels(name: str, labels: Sequence[str]) -> list[str]:
+    """Return labels as a list; a string is a label for each of its letters."""
+    return as_list(name, list(labels) if isinstance(labels, str) else labels, str)
+
+
+def _check_ends(matrix: np.ndarray, vmin: float | None, vmax: float | None) -> None:
+    """Raise ValueError unless a colour scale has its lower end first."""
+    finite = matrix[np.isfinite(matrix)]
+    low = finite.min(initial=np.inf) if vmin is None else as_number("vmin", vmin)
+    high = finite.max(initial=-np.inf) if vmax is None else as_number("vmax", vmax)
+    if finite.size and not (low == high or high - low > 1e-100):
+        raise ValueError(
+            f"vmin must be below vmax, but the colours would go from {low:g} to {high:g} (vmin="
+            f"{vmin} and vmax={vmax} were given)"
+        )
 
 
 def _write_numbers(ax: Axes, image: AxesImage, matrix: np.ndarray, decimals: int) -> None:

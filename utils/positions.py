@@ -13,6 +13,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from utils.arguments import (
+    as_array,
+    as_device,
+    as_floats,
+    as_whole_number,
+    as_whole_numbers,
+    check_tensor,
+    check_type,
+    shown,
+)
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
@@ -56,8 +67,8 @@ def sinusoidal(
     TypeError, ValueError
         If a size is not a whole number that makes sense, or the width is odd.
     """
-    _check_count("seq_len", seq_len)
-    _check_count("offset", offset)
+    as_whole_numbers(seq_len=seq_len, offset=offset)
+    _check_width("d_model", d_model)
     angles = rope_angles(np.arange(offset, offset + seq_len), d_model, base=base)  # (T, C/2)
     encoding = np.empty((seq_len, d_model), dtype)
     encoding[:, 0::2], encoding[:, 1::2] = np.sin(angles), np.cos(angles)
@@ -87,8 +98,9 @@ def learned(table: Any, seq_len: int, *, offset: int = 0) -> Any:
     ValueError
         If a position is asked for that the table does not have.
     """
-    _check_count("seq_len", seq_len)
-    _check_count("offset", offset)
+    as_whole_numbers(seq_len=seq_len, offset=offset)
+    if not hasattr(table, "shape"):
+        raise TypeError(f"the table should be an array or a tensor, not a {type(table).__name__}")
     if len(table.shape) != 2:
         raise ValueError(
             f"the table should have shape (num_positions, C), not {tuple(table.shape)}"
@@ -128,11 +140,9 @@ def rope_angles(
     TypeError, ValueError
         If the width is odd, or the base or the positions are not real numbers that make sense.
     """
-    _check_width(head_dim)
+    _check_width("head_dim", head_dim)
     _check_base(base)
-    positions = np.asarray(positions)
-    if positions.dtype.kind not in "iuf":
-        raise TypeError(f"positions should be numbers, not values of dtype {positions.dtype}")
+    positions = as_floats("positions", positions, finite=True)
     frequencies = float(base) ** (-np.arange(0, head_dim, 2) / head_dim)  # (D/2,)
     return positions[..., None] * frequencies
 
@@ -176,13 +186,7 @@ def rope_rotate(
     TypeError, ValueError
         If a width is odd, shapes do not fit together or the layout is unknown.
     """
-    if hasattr(x, "detach"):
-        raise TypeError("x is a torch tensor, but this is the numpy version: use torch_rope_rotate")
-    x = np.asarray(x)
-    if x.dtype.kind in "iub":
-        x = x.astype(np.float64)
-    elif x.dtype.kind != "f":
-        raise TypeError(f"x should hold real numbers, not values of dtype {x.dtype}")
+    x = as_floats("x", x, finite=True, instead="torch_rope_rotate")
     _check_rotatable(x.shape, layout)
     positions = _positions_of(x.shape, positions)
     angles = rope_angles(positions, x.shape[-1], base=base)  # (..., T, D/2)
@@ -215,7 +219,7 @@ def alibi_slopes(num_heads: int) -> NDArray[np.float64]:
     TypeError, ValueError
         If the number of heads is not a whole number of at least 1.
     """
-    _check_count("num_heads", num_heads, least=1)
+    as_whole_number("num_heads", num_heads, 1)
     smaller = 2 ** int(math.log2(num_heads))
     slopes = 2.0 ** (-8 * np.arange(1, smaller + 1) / smaller)
     between = 2.0 ** (-4 * np.arange(1, 2 * smaller, 2) / smaller)  # every other one of 2·smaller
@@ -253,8 +257,7 @@ def alibi_bias(
         If a size is not a whole number that makes sense, or there are more queries than keys.
     """
     key_len = query_len if key_len is None else key_len
-    _check_count("query_len", query_len)
-    _check_count("key_len", key_len)
+    as_whole_numbers(query_len=query_len, key_len=key_len)
     if query_len > key_len:
         raise ValueError(
             f"query_len={query_len} is more than key_len={key_len}: the queries are the last "
@@ -278,7 +281,7 @@ def torch_sinusoidal(
     import torch
 
     encoding = torch.from_numpy(sinusoidal(seq_len, d_model, offset=offset, base=base))
-    return encoding.to(dtype or torch.get_default_dtype()).to(device)
+    return _converted(encoding, dtype, device)
 
 
 def torch_rope_rotate(
@@ -303,8 +306,10 @@ def torch_rope_rotate(
     _check_rotatable(shape, layout)
     _check_base(base)
     working = torch.float64 if x.dtype == torch.float64 else torch.float32
-    if torch.is_tensor(positions) and positions.ndim == 0:
-        positions = positions.item()
+    if torch.is_tensor(positions):
+        kind = "float" if positions.is_floating_point() else "int"
+        check_tensor("positions", positions, kind=kind, values=not x.is_meta)
+        positions = positions.item() if positions.ndim == 0 else positions
     positions = _positions_of(shape, positions)
     if not torch.is_tensor(positions):
         positions = torch.from_numpy(np.asarray(positions))
@@ -332,7 +337,16 @@ def torch_alibi_bias(
     import torch
 
     bias = torch.from_numpy(alibi_bias(num_heads, query_len, key_len))
-    return bias.to(dtype or torch.get_default_dtype()).to(device)
+    return _converted(bias, dtype, device)
+
+
+def _converted(x: Tensor, dtype: torch.dtype | None, device: torch.device | str | None) -> Tensor:
+    """Return a tensor of a type, by default torch's, on a device, by default where it is."""
+    import torch
+
+    check_type("dtype", torch.float32 if dtype is None else dtype, torch.dtype)
+    x = x.to(dtype or torch.get_default_dtype())
+    return x if device is None else x.to(as_device("device", device))
 
 
 def _pairs(head_dim: int, layout: str) -> tuple[slice, slice]:
@@ -347,7 +361,9 @@ def _positions_of(shape: tuple[int, ...], positions: Any) -> Any:
     if positions is None:
         return np.arange(shape[-2])
     if not hasattr(positions, "shape"):
-        positions = np.asarray(positions)
+        positions = as_array("positions", positions)
+    if getattr(positions.dtype, "kind", "f") not in "iuf":
+        raise TypeError(f"positions should be numbers, not values of dtype {positions.dtype}")
     if len(positions.shape) == 0:
         if not np.issubdtype(positions.dtype, np.integer):
             raise TypeError(
@@ -374,29 +390,21 @@ def _check_rotatable(shape: tuple[int, ...], layout: str) -> None:
             f"x should have shape (..., T, D), not {tuple(shape)}; a single vector is a sequence "
             "of length one, x[None, :]"
         )
-    _check_width(shape[-1])
-    if layout not in LAYOUTS:
+    _check_width("the last axis of x", shape[-1])
+    if not isinstance(layout, str) or layout not in LAYOUTS:
         raise ValueError(f"unknown layout {layout!r}: use 'half' or 'interleaved'")
 
 
-def _check_width(width: int) -> None:
-    _check_count("the width", width)
-    if width % 2 or width == 0:
+def _check_width(name: str, width: int) -> None:
+    if as_whole_number(name, width) % 2 or width == 0:
         raise ValueError(
-            f"a width of {width} cannot be split into pairs: sinusoids and rotations need an even "
-            "one, of at least 2"
+            f"{name}: a width of {width} cannot be split into pairs: sinusoids and rotations need "
+            "an even one, of at least 2"
         )
 
 
 def _check_base(base: float) -> None:
     if isinstance(base, bool) or not isinstance(base, int | float | np.number):
         raise TypeError(f"base should be a number such as 10000.0, not {base!r}")
-    if not (0 < base < math.inf):
-        raise ValueError(f"base should be a positive number such as 10000.0, not {base}")
-
-
-def _check_count(name: str, count: int, least: int = 0) -> None:
-    if isinstance(count, bool) or not isinstance(count, int | np.integer):
-        raise TypeError(f"{name} should be a whole number, not {count!r}")
-    if count < least:
-        raise ValueError(f"{name} should be at least {least}, not {count}")
+    if not (1e-30 <= base <= 1e30):  # beyond, single precision has no wavelengths
+        raise ValueError(f"base should be a positive number such as 10000.0, not {shown(base)}")

@@ -5,11 +5,11 @@ Rafailov et al. (2023), arXiv:2305.18290.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from utils.arguments import as_number, as_positive, check_shape, check_tensor
 
 __all__ = ["dpo_loss", "tilted_policy"]
 
@@ -42,11 +42,14 @@ def dpo_loss(
 
     Raises
     ------
-    ValueError
-        If beta is not above 0, or the four shapes differ, or there are no pairs.
+    TypeError, ValueError
+        If beta is not above 0, or the four are no tensors of one shape, or there are no pairs.
     """
-    if not 0 < beta < math.inf:
-        raise ValueError(f"beta should be above 0 and finite, not {beta}")
+    beta = as_positive("beta", beta)
+    check_tensor("chosen", chosen)
+    check_tensor("rejected", rejected, like=chosen)
+    check_tensor("reference_chosen", reference_chosen, like=chosen)
+    check_tensor("reference_rejected", reference_rejected, like=chosen)
     shapes = {tuple(x.shape) for x in (chosen, rejected, reference_chosen, reference_rejected)}
     if len(shapes) > 1 or chosen.numel() == 0:
         raise ValueError(
@@ -69,8 +72,18 @@ def tilted_policy(reference: Tensor, rewards: Tensor, beta: float) -> Tensor:
         Probabilities of K answers.
     rewards : torch.Tensor, shape (..., K)
     beta : float
-        Above 0.
+        Above 0 (at least 1e-12).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If beta is not above 0, the two are no tensors of one shape, or `reference` holds what is
+        no probability.
     """
-    if not 0 < beta < math.inf:
-        raise ValueError(f"beta should be above 0 and finite, not {beta}")
+    beta = as_number("beta", beta, 1e-12)
+    check_tensor("reference", reference, "(..., K)", some=True, values=True)
+    check_tensor("rewards", rewards, like=reference)
+    check_shape("rewards", rewards, str(tuple(reference.shape)))
+    if not bool((reference >= 0).all()) or not bool((reference.sum(dim=-1) > 0).all()):
+        raise ValueError("reference should hold probabilities, at least one above 0 in each row")
     return torch.softmax(reference.log() + rewards / beta, dim=-1)

@@ -7,6 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from utils.arguments import (
+    as_floats,
+    as_list,
+    as_number,
+    as_whole_number,
+    check_rng,
+    check_text,
+)
+
 __all__ = ["exposure", "plant"]
 
 
@@ -26,11 +35,17 @@ def plant(text: str, secrets: Sequence[tuple[str, int]], rng: np.random.Generato
 
     Raises
     ------
-    ValueError
-        If a sentence is in the text already, or is to come fewer than 0 times.
+    TypeError, ValueError
+        If a sentence is in the text already, or is to come fewer than 0 times, or the arguments
+        are of other types.
     """
-    for sentence, times in secrets:
-        if times < 0:
+    check_text(text=text)
+    check_rng("rng", rng)
+    for pair in as_list("secrets", secrets, tuple, list):
+        if len(pair) != 2 or not isinstance(pair[0], str):
+            raise TypeError(f"secrets are pairs of a sentence and a number, not {pair!r}")
+        sentence, times = pair
+        if as_whole_number("times", times, -1) < 0:
             raise ValueError(f"{sentence!r} cannot come {times} times")
         if sentence in text:
             raise ValueError(f"{sentence!r} is in the text already: nobody planted it")
@@ -62,17 +77,14 @@ def exposure(secret_loss: float, other_losses: ArrayLike) -> float:
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         If there is nothing to compare with, or a loss is no number.
 
     Notes
     -----
     Carlini et al., The Secret Sharer (2019), definition 5. Of equal losses, half count as lower.
     """
-    others = np.asarray(other_losses, dtype=float)
-    if others.ndim != 1 or not len(others):
-        raise ValueError("other_losses should hold the losses of other secrets, shape (N,)")
-    if not (np.isfinite(others).all() and np.isfinite(secret_loss)):
-        raise ValueError("some losses are not finite numbers")
+    others = as_floats("other_losses", other_losses, "(N,)", finite=True, some=True)
+    secret_loss = as_number("secret_loss", secret_loss)
     rank = 1 + (others < secret_loss).sum() + 0.5 * (others == secret_loss).sum()
     return float(np.log2(len(others) + 1) - np.log2(rank))

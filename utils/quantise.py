@@ -13,6 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from utils.arguments import (
+    as_array,
+    as_whole_number,
+    check_model,
+    check_tensor,
+    check_type,
+)
+
 GRANULARITIES = ("tensor", "row", "group")
 Q4_1_BYTES, Q8_0_BYTES, BLOCK = 20, 34, 32  # bytes of a block of 32 weights
 
@@ -86,9 +94,11 @@ def quantise(
             "weights should be a floating-point tensor of shape (rows, columns), not "
             f"{tuple(weights.shape) if isinstance(weights, Tensor) else type(weights).__name__}"
         )
-    if not 2 <= bits <= 8:
+    check_tensor("weights", weights, values=True, some=True)
+    if not 2 <= as_whole_number("bits", bits) <= 8:
         raise ValueError(f"bits should be from 2 to 8, not {bits}")
-    if per not in GRANULARITIES:
+    group_size = as_whole_number("group_size", group_size, 1)
+    if not isinstance(per, str) or per not in GRANULARITIES:
         raise ValueError(f"per should be one of {', '.join(GRANULARITIES)}, not {per!r}")
     rows, columns = weights.shape
     if per == "group" and columns % group_size:
@@ -97,6 +107,8 @@ def quantise(
     width = {"tensor": columns, "row": columns, "group": group_size}[per]
     grouped = weights.reshape(rows, columns // width, width)  # (rows, groups, width)
     largest = grouped.abs().amax(dim=-1)  # (rows, groups)
+    if not bool(largest.isfinite().all()):
+        raise ValueError("weights hold NaN or an infinity, which no scale can reach")
     if per == "tensor":
         largest = largest.max().reshape(1, 1)
     top = 2 ** (bits - 1) - 1  # 127 for 8 bits
@@ -125,9 +137,15 @@ def int8_linear(x: Tensor, weight: Quantised, bias: Tensor | None = None) -> Ten
 
     Raises
     ------
-    ValueError
-        If the shapes do not fit or the weight has scales for groups.
+    TypeError, ValueError
+        If types or shapes do not fit or the weight has scales for groups.
     """
+    check_type("weight", weight, Quantised, hint="quantise(weights) makes one")
+    check_tensor("x", x, "(..., C_in)", some=True, like=weight.scales)
+    if bias is not None:
+        check_tensor("bias", bias, f"({weight.codes.shape[0]},)", like=x)
+    if not bool(x.isfinite().all()):
+        raise ValueError("x holds NaN or an infinity, which no scale can reach")
     if weight.scales.shape[1] != 1:
         raise ValueError("int8_linear needs one scale for a row: quantise with per='row'")
     if x.shape[-1] != weight.codes.shape[1]:
@@ -155,6 +173,7 @@ def round_weights(
     bits, per, group_size
         As for `quantise`.
     """
+    check_model("model", model)
     rounded = copy.deepcopy(model)
     for module in rounded.modules():
         if isinstance(module, nn.Linear):
@@ -214,7 +233,7 @@ def read_q4_1(blocks: np.ndarray) -> np.ndarray:
 
 
 def _blocks(data: np.ndarray, size: int) -> np.ndarray:
-    data = np.asarray(data)
+    data = as_array("blocks", data)
     if data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] % size:
         raise ValueError(
             f"expected bytes (uint8) of shape (rows, blocks of {size}), not {data.dtype} of shape "

@@ -12,6 +12,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from utils.arguments import (
+    as_floats,
+    as_list,
+    as_whole_number,
+    as_whole_numbers,
+    check_ids,
+    check_tensor,
+)
+
 FloatArray = NDArray[np.floating]
 RNN_KINDS = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 
@@ -37,13 +46,14 @@ def rnn_forward(
 
     Raises
     ------
-    ValueError
-        If the shapes do not fit together.
+    TypeError, ValueError
+        If an argument does not hold finite numbers, or the shapes do not fit together.
     """
-    _check_rnn(x, W_x, W_h, b)
+    x, W_x, W_h = _as_rnn(x, W_x, W_h)
     batch, steps, _ = x.shape
-    if h_0 is not None and h_0.shape != (batch, len(b)):
-        raise ValueError(f"h_0 should have shape {(batch, len(b))}, not {h_0.shape}")
+    b = as_floats("b", b, f"({W_h.shape[0]},)", finite=True)
+    if h_0 is not None:
+        h_0 = as_floats("h_0", h_0, str((batch, len(b))), finite=True)
     states = np.zeros((batch, steps + 1, len(b)), dtype=np.result_type(x, W_x, W_h, b))
     if h_0 is not None:
         states[:, 0] = h_0
@@ -74,15 +84,13 @@ def rnn_backward(
 
     Raises
     ------
-    ValueError
-        If the shapes do not fit together.
+    TypeError, ValueError
+        If an argument does not hold finite numbers, or the shapes do not fit together.
     """
-    batch, steps, _ = x.shape
-    expected = (batch, steps, W_h.shape[0])
-    if grad_states.shape != expected:
-        raise ValueError(f"grad_states should have shape {expected}, not {grad_states.shape}")
-    if states.shape != (batch, steps + 1, W_h.shape[0]):
-        raise ValueError(f"states should have T + 1 = {steps + 1} steps, not shape {states.shape}")
+    x, W_x, W_h = _as_rnn(x, W_x, W_h)
+    batch, steps, width = *x.shape[:2], W_h.shape[0]
+    grad_states = as_floats("grad_states", grad_states, str((batch, steps, width)), finite=True)
+    states = as_floats("states", states, str((batch, steps + 1, width)), finite=True)
     grads = {
         "x": np.zeros_like(x),
         "W_x": np.zeros_like(W_x),
@@ -101,16 +109,14 @@ def rnn_backward(
     return {**grads, "h_0": from_later}
 
 
-def _check_rnn(x: FloatArray, W_x: FloatArray, W_h: FloatArray, b: FloatArray) -> None:
-    """Raise ValueError if the shapes do not fit together."""
-    if x.ndim != 3:
-        raise ValueError(f"x should have shape (B, T, C), not {x.shape}")
-    width = len(b)
-    if W_x.shape != (x.shape[-1], width) or W_h.shape != (width, width) or b.ndim != 1:
-        raise ValueError(
-            f"for inputs of width {x.shape[-1]} and a state of width {width}, W_x should be "
-            f"{(x.shape[-1], width)} and W_h {(width, width)}, not {W_x.shape} and {W_h.shape}"
-        )
+def _as_rnn(
+    x: FloatArray, W_x: FloatArray, W_h: FloatArray
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return the three as finite floats, or say which of them does not fit the others."""
+    x = as_floats("x", x, "(B, T, C)", finite=True)
+    W_x = as_floats("W_x", W_x, f"({x.shape[-1]}, N)", finite=True)
+    W_h = as_floats("W_h", W_h, str((W_x.shape[1], W_x.shape[1])), finite=True)
+    return x, W_x, W_h
 
 
 class NeuralNGram(nn.Module):
@@ -126,8 +132,9 @@ class NeuralNGram(nn.Module):
 
     def __init__(self, vocab_size: int, order: int, d_model: int = 32, d_hidden: int = 128) -> None:
         super().__init__()
-        if order < 2:
-            raise ValueError(f"a neural n-gram needs an order of at least 2, not {order}")
+        order = as_whole_number("order", order, 2)
+        sizes = as_whole_numbers(1, vocab_size=vocab_size, d_model=d_model, d_hidden=d_hidden)
+        vocab_size, d_model, d_hidden = sizes
         self.context = order - 1
         self.padding = vocab_size  # one more id, for the places before the text
         self.embedding = nn.Embedding(vocab_size + 1, d_model)
@@ -136,7 +143,7 @@ class NeuralNGram(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """Return logits (B, T, V) for the token after each place of `ids` (B, T)."""
-        _check_ids(ids)
+        check_ids(ids, self.output.weight)
         padded = F.pad(ids, (self.context - 1, 0), value=self.padding)
         windows = padded.unfold(1, self.context, 1)  # (B, T, n - 1)
         x = self.embedding(windows).flatten(start_dim=2)  # (B, T, (n - 1) C)
@@ -163,8 +170,11 @@ class RecurrentLM(nn.Module):
         kind: str = "gru",
     ) -> None:
         super().__init__()
-        if kind not in RNN_KINDS:
+        if not isinstance(kind, str) or kind not in RNN_KINDS:
             raise ValueError(f"unknown kind {kind!r}: choose one of {', '.join(RNN_KINDS)}")
+        sizes = as_whole_numbers(1, vocab_size=vocab_size, d_model=d_model, d_hidden=d_hidden)
+        vocab_size, d_model, d_hidden = sizes
+        num_layers = as_whole_number("num_layers", num_layers, 1)
         self.embedding = nn.Embedding(vocab_size, d_model)
         self.recurrent = RNN_KINDS[kind](d_model, d_hidden, num_layers, batch_first=True)
         self.output = nn.Linear(d_hidden, vocab_size)
@@ -175,7 +185,7 @@ class RecurrentLM(nn.Module):
 
     def states(self, ids: Tensor) -> Tensor:
         """Return the last layer's states, (B, T, N)."""
-        _check_ids(ids)
+        check_ids(ids, self.embedding.weight)
         states, _ = self.recurrent(self.embedding(ids))
         return states
 
@@ -196,7 +206,9 @@ class BidirectionalLM(nn.Module):
         self, vocab_size: int, d_model: int = 32, d_hidden: int = 96, num_layers: int = 2
     ) -> None:
         super().__init__()
-        self.num_layers = num_layers
+        sizes = as_whole_numbers(1, vocab_size=vocab_size, d_model=d_model, d_hidden=d_hidden)
+        vocab_size, d_model, d_hidden = sizes
+        self.num_layers = num_layers = as_whole_number("num_layers", num_layers, 1)
         self.embedding = nn.Embedding(vocab_size, d_model)
         widths = [d_model] + [d_hidden] * (num_layers - 1)
         self.forwards = nn.ModuleList(nn.GRU(w, d_hidden, batch_first=True) for w in widths)
@@ -208,7 +220,7 @@ class BidirectionalLM(nn.Module):
 
         The forward state at t has read tokens 0 to t, the backward state tokens t to T - 1.
         """
-        _check_ids(ids)
+        check_ids(ids, self.embedding.weight)
         result = []
         ahead = self.embedding(ids)
         back = ahead.flip(1)
@@ -219,7 +231,10 @@ class BidirectionalLM(nn.Module):
         return result
 
     def loss(self, ids: Tensor) -> Tensor:
-        """Return the mean of both directions' losses, in nats per token."""
+        """Return the mean of both directions' losses, in nats per token; two tokens at least."""
+        check_tensor("ids", ids, "(B, T)", "int", some=True)
+        if ids.shape[1] < 2:
+            raise ValueError("ids of one token have no next one: give at least two")
         ahead, back = self.layers(ids)[-1]
         next_token = self.output(ahead[:, :-1])  # has read up to t, predicts t + 1
         previous_token = self.output(back[:, 1:])  # has read down to t + 1, predicts t
@@ -240,11 +255,14 @@ class LayerMix(nn.Module):
 
     def __init__(self, num_layers: int) -> None:
         super().__init__()
-        self.scores = nn.Parameter(torch.zeros(num_layers))
+        self.scores = nn.Parameter(torch.zeros(as_whole_number("num_layers", num_layers, 1)))
         self.gamma = nn.Parameter(torch.ones(()))
 
     def forward(self, layers: list[Tensor]) -> Tensor:
         """Return a tensor of the shape that every entry of `layers` has."""
+        layers = as_list("layers", layers, Tensor)
+        for layer in layers:
+            check_tensor("layers", layer, str(tuple(layers[0].shape)), like=self.scores)
         if len(layers) != len(self.scores):
             raise ValueError(f"this mixes {len(self.scores)} layers, but {len(layers)} were given")
         weights = self.scores.softmax(dim=0)
@@ -263,18 +281,17 @@ def around(ahead: Tensor, back: Tensor) -> Tensor:
     -------
     torch.Tensor, shape (B, T, 2 N)
         At place t the forward state of t - 1 and the backward state of t + 1; zeros at the ends.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If they are no such tensors, or their shapes differ.
     """
+    check_tensor("ahead", ahead)
+    check_tensor("back", back, like=ahead)
     if ahead.shape != back.shape or ahead.dim() != 3:
         raise ValueError(
             "both states should have the same shape (B, T, N), not "
             f"{tuple(ahead.shape)} and {tuple(back.shape)}"
         )
     return torch.cat([F.pad(ahead[:, :-1], (0, 0, 1, 0)), F.pad(back[:, 1:], (0, 0, 0, 1))], dim=-1)
-
-
-def _check_ids(ids: Tensor) -> None:
-    """Raise if token ids are not whole numbers of shape (B, T)."""
-    if ids.dim() != 2:
-        raise ValueError(f"token ids should have shape (B, T), not {tuple(ids.shape)}")
-    if ids.is_floating_point():
-        raise TypeError(f"token ids should be whole numbers, not {ids.dtype}")

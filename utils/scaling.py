@@ -11,6 +11,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from utils.arguments import (
+    LARGEST_WHOLE,
+    as_floats,
+    as_generator,
+    as_number,
+    as_positive,
+    as_whole_number,
+)
+
 # What all runs share; only the width and the seed differ.
 UPDATES, BATCH_SIZE, CONTEXT, LAYERS, HEAD_WIDTH = 300, 12, 64, 2, 8
 TOKENS = UPDATES * BATCH_SIZE * CONTEXT
@@ -23,8 +32,8 @@ def non_embedding(num_layers: int, d_model: int) -> int:
 
     Four C × C matrices in the attention and two of C × 4C; biases and norms do not count.
     """
-    if num_layers < 1 or d_model < 1:
-        raise ValueError(f"sizes must be at least 1, not {num_layers} layers of width {d_model}")
+    as_whole_number("num_layers", num_layers, 1, LARGEST_WHOLE)
+    as_whole_number("d_model", d_model, 1, LARGEST_WHOLE)
     return 12 * num_layers * d_model**2
 
 
@@ -93,7 +102,7 @@ class PowerLaw(NamedTuple):
 
     def __call__(self, sizes: float | Sequence[float] | np.ndarray) -> Any:
         """Return the loss at these sizes."""
-        return self.floor + self.scale * np.asarray(sizes, dtype=float) ** -self.exponent
+        return self.floor + self.scale * _positive("sizes", sizes) ** -self.exponent
 
 
 def fit_power_law(
@@ -124,19 +133,20 @@ def fit_power_law(
         If the shapes differ, a value is not positive, the given floor is not below all losses, or
         there are fewer different sizes than numbers to fit.
     """
-    sizes, losses = np.asarray(sizes, dtype=float), np.asarray(losses, dtype=float)
+    sizes, losses = _positive("sizes", sizes), _positive("losses", losses)
     if sizes.ndim != 1 or sizes.shape != losses.shape:
         raise ValueError(
             f"sizes and losses must be equally many, not of shape {sizes.shape} and {losses.shape}"
         )
-    if not (np.all(sizes > 0) and np.all(losses > 0) and np.all(np.isfinite([sizes, losses]))):
-        raise ValueError("sizes and losses must be positive numbers")
     needed = 3 if floor is None else 2
     if len(set(sizes)) < needed:
         raise ValueError(f"{needed} numbers need at least {needed} different sizes")
     lowest = losses.min()
+    floor = None if floor is None else as_number("floor", floor)
     if floor is not None and not 0 <= floor < lowest:
-        raise ValueError(f"the floor must be from 0 to below the lowest loss {lowest:.3f}")
+        raise ValueError(
+            f"the floor must be from 0 to below the lowest of the losses, {lowest:.3f}"
+        )
     starts = (0.0, 0.5, 0.9) if floor is None else (floor / lowest,)
     return _fit(sizes, losses, floor, starts)
 
@@ -216,16 +226,24 @@ def bootstrap_fits(
     ValueError
         As `fit_power_law` does, and if there are not more runs than numbers to fit.
     """
-    sizes, losses = np.asarray(sizes, dtype=float), np.asarray(losses, dtype=float)
-    used = 3 if floor is None else 2
-    if len(sizes) <= used:
-        raise ValueError(f"{len(sizes)} runs leave no residual after fitting {used} numbers")
+    sizes, losses = _positive("sizes", sizes), _positive("losses", losses)
+    count, used = as_whole_number("count", count, 1), 3 if floor is None else 2
+    if sizes.size <= used:
+        raise ValueError(f"{sizes.size} sizes leave no residual after fitting {used} numbers")
     law = fit_power_law(sizes, losses, floor)
     residuals = np.log(losses) - np.log(law(sizes))
     residuals = (residuals - residuals.mean()) * np.sqrt(len(sizes) / (len(sizes) - used))
-    rng = np.random.default_rng(seed)
+    rng = as_generator("seed", seed)
     drawn = law(sizes) * np.exp(rng.choice(residuals, size=(count, len(sizes))))
     return [_fit(sizes, each, floor, (law.floor / each.min(),)) for each in drawn]
+
+
+def _positive(name: str, values: Any) -> np.ndarray:
+    """Return positive numbers as an array of float64."""
+    array = as_floats(name, values, finite=True).astype(float)
+    if not np.all(array > 0):
+        raise ValueError(f"{name} must be positive numbers, but the smallest is {array.min()}")
+    return array
 
 
 @dataclass(frozen=True)
@@ -238,9 +256,15 @@ class LossSurface:
     alpha: float
     beta: float
 
+    def __post_init__(self) -> None:
+        """Check the numbers of the law."""
+        as_number("E", self.E, 0)
+        for name in ("A", "B", "alpha", "beta"):
+            as_positive(name, getattr(self, name))
+
     def __call__(self, parameters: Any, tokens: Any) -> Any:
         """Return the loss of N parameters trained on D tokens."""
-        N, D = np.asarray(parameters, dtype=float), np.asarray(tokens, dtype=float)
+        N, D = _positive("parameters", parameters), _positive("tokens", tokens)
         return self.E + self.A * N**-self.alpha + self.B * D**-self.beta
 
     def optimum(self, flops: float) -> tuple[float, float]:
@@ -251,8 +275,7 @@ class LossSurface:
         ValueError
             If `flops` is not positive.
         """
-        if not flops > 0:
-            raise ValueError(f"flops must be positive, not {flops}")
+        flops = as_positive("flops", flops)
         ratio = (self.alpha * self.A / (self.beta * self.B)) ** (1 / (self.alpha + self.beta))
         parameters = ratio * (flops / 6) ** (self.beta / (self.alpha + self.beta))
         return float(parameters), float(flops / 6 / parameters)

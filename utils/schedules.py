@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from utils.arguments import as_number, as_whole_numbers
+
 
 def warmup_cosine(
     step: int, warmup_steps: int, total_steps: int, peak: float, floor: float = 0.0
@@ -27,11 +29,11 @@ def warmup_cosine(
 
     Raises
     ------
-    ValueError
-        If `step` is negative or not `0 <= warmup_steps < total_steps`.
+    TypeError, ValueError
+        If a number is none, `step` is negative or not `0 <= warmup_steps < total_steps`.
     """
-    if step < 0:
-        raise ValueError(f"step counts from 0; it cannot be {step}")
+    as_whole_numbers(step=step, warmup_steps=warmup_steps, total_steps=total_steps)
+    peak, floor = as_number("peak", peak), as_number("floor", floor)
     if not 0 <= warmup_steps < total_steps:
         raise ValueError(
             f"warm-up must end before the run does: warmup_steps={warmup_steps} is not "
@@ -65,12 +67,13 @@ def trapezoid(
 
     Raises
     ------
-    ValueError
-        If `step` is negative, or rise and fall do not fit into the run.
+    TypeError, ValueError
+        If a number is none, `step` is negative, or rise and fall do not fit into the run.
     """
-    if step < 0:
-        raise ValueError(f"step counts from 0; it cannot be {step}")
-    if min(warmup_steps, cooldown_steps) < 0 or warmup_steps + cooldown_steps > total_steps:
+    as_whole_numbers(step=step, warmup_steps=warmup_steps)
+    as_whole_numbers(cooldown_steps=cooldown_steps, total_steps=total_steps)
+    floor = as_number("floor", floor)
+    if warmup_steps + cooldown_steps > total_steps:
         raise ValueError(
             f"a rise of {warmup_steps} and a fall of {cooldown_steps} updates do not fit into "
             f"{total_steps}"

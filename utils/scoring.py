@@ -10,6 +10,17 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from utils.arguments import (
+    as_device,
+    as_ids,
+    as_whole_number,
+    as_whole_numbers,
+    check_ids_range,
+    check_ids_shape,
+    check_tensor,
+    shown,
+)
+
 Model = Callable[[Tensor], Tensor]
 
 
@@ -34,12 +45,16 @@ def log_probs(model: Model, ids: Tensor) -> Tensor:
     ValueError
         If `ids` is not (B, T) with T at least 2.
     """
-    if ids.ndim != 2 or ids.shape[1] < 2:
+    _check_callable(model)
+    if isinstance(ids, Tensor) and (ids.ndim != 2 or ids.shape[1] < 2):
         raise ValueError(
             f"ids should have shape (B, T) with T at least 2, not {tuple(ids.shape)}: the first "
             "token is only a context; one text goes in as ids[None]"
         )
+    check_ids_shape(ids)
     logits = model(ids[:, :-1])  # (B, T - 1, V)
+    check_tensor("what model returns", logits, f"({len(ids)}, {ids.shape[1] - 1}, V)")
+    check_ids_range(ids, logits.shape[-1])
     return logits.float().log_softmax(dim=-1).gather(-1, ids[:, 1:, None])[..., 0]
 
 
@@ -71,6 +86,8 @@ def windows(num_tokens: int, length: int, stride: int) -> list[tuple[int, int]]:
     ValueError
         If there are too few tokens or the stride does not fit.
     """
+    as_whole_number("num_tokens", num_tokens, -1)
+    as_whole_numbers(-1, length=length, stride=stride)
     if num_tokens < 2:
         raise ValueError(f"a text of {num_tokens} tokens has nothing to predict: at least 2")
     if not 1 <= stride <= length:
@@ -123,12 +140,17 @@ def sliding_log_probs(
     ValueError
         If `ids` has not one axis, or as `windows`.
     """
-    ids = torch.as_tensor(ids)
+    _check_callable(model)
+    if not isinstance(ids, Tensor):
+        ids = torch.tensor(as_ids("ids", ids), dtype=torch.int64)
+    check_tensor("ids", ids, kind="int", values=True)
+    length, batch_size = as_whole_numbers(1, length=length, batch_size=batch_size)
+    stride = max(length // 2, 1) if stride is None else as_whole_number("stride", stride, 1)
     if ids.ndim != 1:
         raise ValueError(f"ids should be one text, of shape (N,), not {tuple(ids.shape)}")
-    ids = ids if device is None else ids.to(device)
+    ids = ids if device is None else ids.to(as_device("device", device))
     length = min(length, len(ids) - 1)
-    plan = windows(len(ids), length, min(stride or max(length // 2, 1), length))
+    plan = windows(len(ids), length, min(stride, length))
     result = torch.empty(len(ids) - 1)
     for begin in range(0, len(plan), batch_size):
         some = plan[begin : begin + batch_size]
@@ -137,3 +159,8 @@ def sliding_log_probs(
         for (start, first), row in zip(some, scores, strict=True):
             result[first - 1 : start + length] = row[first - 1 - start :]
     return result
+
+
+def _check_callable(model: Model) -> None:
+    if not callable(model) or isinstance(model, type):
+        raise TypeError(f"model must be a model or a function of ids, not {shown(model)}")

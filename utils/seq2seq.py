@@ -17,10 +17,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from utils.arguments import check_ids_range, check_ids_shape, check_sizes
+from utils.arguments import (
+    as_ids,
+    as_list,
+    as_number,
+    as_whole_number,
+    check_choice,
+    check_features,
+    check_ids,
+    check_ids_range,
+    check_ids_shape,
+    check_rows,
+    check_sizes,
+    check_tensor,
+    check_type,
+)
 from utils.batches import IGNORE
 from utils.cache import KVCache
-from utils.layers import LayerNorm, TransformerBlock
+from utils.layers import ACTIVATIONS, LayerNorm, TransformerBlock
 from utils.layers_numpy import merge_heads, split_heads
 from utils.positions import torch_sinusoidal
 from utils.tokenizers import pad_batch
@@ -71,7 +85,13 @@ class Seq2SeqConfig:
         check_sizes(self, ("vocab_size", "num_layers", "num_heads", "d_model", "max_length"))
         if self.d_model % 2:
             raise ValueError(f"sinusoids come in pairs: d_model must be even, not {self.d_model}")
+        if self.d_hidden is not None:
+            check_sizes(self, ("d_hidden",))
+        as_number("dropout", self.dropout, 0, 1)
+        check_choice("activation", self.activation, ACTIVATIONS)
         special = (self.pad_id, self.start_id, self.stop_id)
+        for name, token in zip(("pad_id", "start_id", "stop_id"), special, strict=True):
+            as_whole_number(name, token)
         if len(set(special)) < 3 or not all(0 <= i < self.vocab_size for i in special):
             raise ValueError(
                 f"pad_id, start_id and stop_id must be three different ids from 0 to "
@@ -89,6 +109,7 @@ class Seq2Seq(nn.Module):
 
     def __init__(self, config: Seq2SeqConfig) -> None:
         super().__init__()
+        check_type("config", config, Seq2SeqConfig)
         self.config = config
         self.token_embedding = nn.Embedding(config.vocab_size, config.d_model)
         self.dropout = nn.Dropout(config.dropout)
@@ -126,9 +147,8 @@ class Seq2Seq(nn.Module):
 
         `offset` is the position of the first token.
         """
-        check_ids_shape(ids)
-        check_ids_range(ids, self.config.vocab_size)
-        end = offset + ids.shape[1]
+        check_ids(ids, self.token_embedding.weight)
+        end = as_whole_number("offset", offset) + ids.shape[1]
         if end > self.config.max_length:
             raise ValueError(
                 f"a sequence of {end} tokens is longer than max_length={self.config.max_length}: "
@@ -139,10 +159,12 @@ class Seq2Seq(nn.Module):
 
     def source_mask(self, source: Tensor) -> Tensor:
         """Say which source tokens may be attended to: (B, T_s) -> (B, 1, T_s), True if real."""
+        check_ids_shape(source, "source")
         return (source != self.config.pad_id)[:, None, :]
 
     def encode(self, source: Tensor) -> Tensor:
         """Return the memory, one vector for each source token: (B, T_s) -> (B, T_s, C)."""
+        check_ids(source, self.token_embedding.weight, "source")
         x = self.embed(source)
         mask = self.source_mask(source)
         for block in self.encoder:
@@ -163,6 +185,9 @@ class Seq2Seq(nn.Module):
         -------
         torch.Tensor, shape (B, T_t, V)
         """
+        check_ids(target_in, self.token_embedding.weight, "target_in")
+        check_features("memory", memory, self.encoder_norm.weight, axes=3)
+        check_tensor("memory_mask", memory_mask, "(B, 1, T_s)", "bool")
         x = self.embed(target_in)
         for block in self.decoder:
             x = block(x, is_causal=True, context=memory, context_mask=memory_mask)
@@ -174,6 +199,8 @@ class Seq2Seq(nn.Module):
 
     def forward(self, source: Tensor, target_in: Tensor) -> Tensor:
         """Return logits (B, T_t, V) for source (B, T_s) and target inputs (B, T_t)."""
+        check_ids_shape(source, "source")
+        check_ids_shape(target_in, "target_in")
         if len(source) != len(target_in):
             raise ValueError(
                 f"{len(source)} sources but {len(target_in)} targets: each source needs one"
@@ -190,6 +217,7 @@ class Seq2Seq(nn.Module):
             Each row sums to 1.
         """
         memory, mask = self.encode(source), self.source_mask(source)
+        check_ids(target_in, self.token_embedding.weight, "target_in")
         weights = []
 
         def look(module: nn.Module, args: tuple, kwargs: dict) -> None:
@@ -212,7 +240,9 @@ class Seq2Seq(nn.Module):
 
         It has room for `max_length` target tokens, by default as many as the model can read.
         """
-        return CachedDecoder(self, source, max_length or self.config.max_length)
+        return CachedDecoder(
+            self, source, self.config.max_length if max_length is None else max_length
+        )
 
 
 def _once(hook: Callable) -> Callable:
@@ -246,6 +276,8 @@ class CachedDecoder:
     """
 
     def __init__(self, model: Seq2Seq, source: Tensor, max_length: int) -> None:
+        check_type("model", model, Seq2Seq)
+        as_whole_number("max_length", max_length, 1)
         if not model.config.norm_first:
             raise ValueError("the cached decoder needs a model with norm_first=True")
         self.model = model
@@ -258,6 +290,8 @@ class CachedDecoder:
 
     def __call__(self, tokens: Tensor) -> Tensor:
         """Append one token to each sequence, (N,); return the next one's logits, (N, V)."""
+        check_tensor("tokens", tokens, f"({len(self.mask)},)", "int", like=self.mask)
+        check_ids_range(tokens, self.model.config.vocab_size, "tokens")
         x = self.model.embed(tokens[:, None], offset=self.cache.length)  # (N, 1, C)
         for layer, block in enumerate(self.model.decoder):
             normed = block.attention_norm(x)
@@ -272,6 +306,7 @@ class CachedDecoder:
 
     def select(self, rows: Tensor) -> None:
         """Keep these sequences, in this order."""
+        check_rows("rows", rows, len(self.mask))
         self.cache.select(rows)
         self.memory.select(rows)
         self.mask = self.mask[rows]
@@ -309,7 +344,19 @@ def collate_pairs(
         `start_id`, then the target.
     target_out : torch.Tensor, shape (B, T_t)
         The target, then `stop_id`; -100 where there is padding.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there are no pairs, or they do not hold whole numbers.
     """
+    check_type("config", config, Seq2SeqConfig)
+    pairs = as_list("pairs", pairs, tuple, list, least=1)
+    for place, pair in enumerate(pairs):
+        if len(pair) != 2:
+            raise ValueError(f"pairs[{place}] must be a source and a target, not {pair!r}")
+        as_ids(f"pairs[{place}]", pair[0])
+        as_ids(f"pairs[{place}]", pair[1])
     sources = [source for source, _ in pairs]
     source, _ = pad_batch(sources, config.pad_id)
     target_in, _ = pad_batch([[config.start_id, *target] for _, target in pairs], config.pad_id)
@@ -342,8 +389,9 @@ def label_smoothed_loss(logits: Tensor, targets: Tensor, smoothing: float) -> Te
     ValueError
         If ε is no probability, the shapes do not fit, or no target counts.
     """
-    if not 0 <= smoothing <= 1:
-        raise ValueError(f"smoothing is a share of the probability, from 0 to 1, not {smoothing}")
+    smoothing = as_number("smoothing", smoothing, 0, 1)
+    check_tensor("logits", logits, "(..., V)", values=True)
+    check_tensor("targets", targets, kind="int", like=logits)
     if logits.shape[:-1] != targets.shape:
         raise ValueError(
             f"logits of shape {tuple(logits.shape)} need targets of shape "
@@ -351,7 +399,8 @@ def label_smoothed_loss(logits: Tensor, targets: Tensor, smoothing: float) -> Te
         )
     counted = targets != IGNORE
     if not counted.any():
-        raise ValueError("no target counts: all are -100")
+        raise ValueError("no target counts: all of the targets are -100")
+    check_ids_range(targets[counted], logits.shape[-1], "targets")
     log_probs = logits[counted].float().log_softmax(dim=-1)  # (N, V)
     right = log_probs.gather(-1, targets[counted][:, None])[:, 0]
     return -((1 - smoothing) * right + smoothing * log_probs.mean(dim=-1)).mean()
@@ -359,6 +408,7 @@ def label_smoothed_loss(logits: Tensor, targets: Tensor, smoothing: float) -> Te
 
 def smoothed_loss_function(smoothing: float) -> Callable[[nn.Module, Sequence[Tensor]], Tensor]:
     """Return a `loss_function` for `utils.train.train` with label smoothing."""
+    as_number("smoothing", smoothing, 0, 1)
 
     def loss_function(model: nn.Module, batch: Sequence[Tensor]) -> Tensor:
         *inputs, targets = batch
@@ -374,6 +424,7 @@ def to_torch(model: Seq2Seq) -> nn.Transformer:
     It takes what `embed` returns, and returns what `logits` takes without `decoder_norm`, which
     it applies itself.
     """
+    check_type("model", model, Seq2Seq)
     config = model.config
     sizes = (config.d_model, config.num_heads)
     options = {

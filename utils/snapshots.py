@@ -20,6 +20,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
+from utils.arguments import as_path, check_entries, check_model
+
 FORMAT = "language-models-from-first-principles snapshot 1"
 
 
@@ -49,7 +51,7 @@ def save_snapshot(path: str | os.PathLike[str], state: Any) -> None:
     OSError
         If the file cannot be written; what was there before is still there.
     """
-    path = Path(path)
+    path = as_path("path", path)
     tensors: dict[str, Tensor] = {}
     text = json.dumps(_pack(state, "state", tensors))
     metadata = {"format": FORMAT, "state": text, "checksum": _checksum(text, tensors)}
@@ -84,7 +86,7 @@ def load_snapshot(path: str | os.PathLike[str]) -> Any:
     SnapshotError
         If the file is cut short, altered, or not a snapshot.
     """
-    path = Path(path)
+    path = as_path("path", path)
     if not path.exists():
         raise FileNotFoundError(f"there is no snapshot at {path}")
     try:
@@ -133,6 +135,7 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> dict[str, An
     FileNotFoundError, SnapshotError
         As `load_snapshot`, and if the weights are of another model; it is then unchanged.
     """
+    check_model("model", model)
     state = load_snapshot(path)
     if not isinstance(state, dict) or "model" not in state:
         raise SnapshotError(f"{path} holds no weights of a model")
@@ -143,6 +146,9 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> dict[str, An
 
 def check_fits(model: nn.Module, weights: dict[str, Tensor], path: Any) -> None:
     """Raise SnapshotError unless the names and shapes of `weights` are those of the model."""
+    check_model("model", model)
+    if not isinstance(weights, dict) or not all(isinstance(w, Tensor) for w in weights.values()):
+        raise SnapshotError(f"{path} holds no weights of a model: a dict from names to tensors")
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     given = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     for name in sorted(wanted.keys() | given.keys()):
@@ -168,9 +174,13 @@ def rng_state() -> dict[str, Any]:
 
 def set_rng_state(state: dict[str, Any]) -> None:
     """Go back to what `rng_state` returned; devices that are not here are passed over."""
-    random.setstate(state["python"])
-    np.random.set_state(state["numpy"])  # noqa: NPY002
-    torch.set_rng_state(state["torch"])
+    check_entries("state", state, ("python", "numpy", "torch", "cuda", "mps"))
+    try:
+        random.setstate(state["python"])
+        np.random.set_state(state["numpy"])  # noqa: NPY002
+        torch.set_rng_state(state["torch"])
+    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise ValueError(f"state is not what rng_state returned: {error}") from None
     if state["cuda"] and torch.cuda.device_count() == len(state["cuda"]):
         torch.cuda.set_rng_state_all(state["cuda"])
     if state["mps"] is not None and torch.backends.mps.is_available():

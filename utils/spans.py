@@ -16,15 +16,25 @@ import string
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from utils.arguments import (
+    as_array,
+    as_floats,
+    as_ids,
+    as_list,
+    as_path,
+    as_whole_number,
+    check_entries,
+    check_text,
+    check_type,
+    shown,
+)
 from utils.losses import IGNORE
-
-if TYPE_CHECKING:
-    from utils.tokenizers import WordPiece
+from utils.wordpiece import WordPiece
 
 QUESTIONS = Path(__file__).resolve().parent / "data" / "questions.json"
 
@@ -59,6 +69,7 @@ class Question(NamedTuple):
 
 def bio_labels(types: Iterable[str]) -> list[str]:
     """Return "O", then "B-" and "I-" of each type: the classes of a tagger, in order."""
+    types = as_list("types", types, str)
     return ["O", *(f"{prefix}-{name}" for name in types for prefix in "BI")]
 
 
@@ -80,8 +91,8 @@ def spans_to_bio(spans: Iterable[Span], length: int) -> list[str]:
     ValueError
         If a span is empty, lies outside of the text, or shares a token with another.
     """
-    tags = ["O"] * length
-    for start, end, label in spans:
+    tags = ["O"] * as_whole_number("length", length)
+    for start, end, label in _as_spans("spans", spans):
         if not 0 <= start < end <= length:
             raise ValueError(
                 f"a span from {start} to {end} does not fit {length} tokens: start is counted from "
@@ -119,6 +130,7 @@ def bio_to_spans(tags: Sequence[str], *, strict: bool = False) -> list[Span]:
     ValueError
         If a tag has another form.
     """
+    tags = as_list("tags", tags, str)
     spans: list[Span] = []
     start, open_label = 0, None  # of the span that is being read
     for place, tag in enumerate([*tags, "O"]):
@@ -155,6 +167,10 @@ def entity_scores(
     ValueError
         If there are not as many predicted as true sentences.
     """
+    true = [_as_spans(f"true[{i}]", each) for i, each in enumerate(as_list("true", true))]
+    predicted = [
+        _as_spans(f"predicted[{i}]", each) for i, each in enumerate(as_list("predicted", predicted))
+    ]
     if len(true) != len(predicted):
         raise ValueError(f"{len(predicted)} predicted sentences for {len(true)} true ones")
     right, found, wanted = Counter(), Counter(), Counter()
@@ -169,6 +185,20 @@ def entity_scores(
     for name in sorted({*found, *wanted}):
         scores[name] = _score(right[name], found[name], wanted[name])
     return scores
+
+
+def _as_spans(name: str, spans: Any) -> list[Span]:
+    """Return a list of spans, or say what is wrong with it."""
+    found = []
+    for place, span in enumerate(as_list(name, spans, tuple, list)):
+        if len(span) != 3 or not isinstance(span[2], str):
+            raise TypeError(
+                f"{name}[{place}] must be a Span, (start, end, label), not {shown(span)}"
+            )
+        check_type(f"{name}[{place}].start", span[0], int, np.integer)
+        check_type(f"{name}[{place}].end", span[1], int, np.integer)
+        found.append(Span(*span))
+    return found
 
 
 def _score(right: int, found: int, wanted: int) -> Score:
@@ -193,6 +223,7 @@ def legal_transitions(labels: Sequence[str]) -> tuple[NDArray[np.bool_], NDArray
     allowed : numpy.ndarray of bool, shape (K, K)
         `allowed[i, j]`: whether label j may stand right after label i.
     """
+    labels = as_list("labels", labels, str, least=1)
     first = np.array([not label.startswith("I-") for label in labels])
     continues = [
         [label[2:] == before[2:] and before != "O" for label in labels] for before in labels
@@ -227,7 +258,7 @@ def viterbi(
     ValueError
         If shapes do not fit, or no sequence is legal.
     """
-    scores = np.asarray(scores, dtype=float)
+    scores = _below_infinity("scores", scores)
     if scores.ndim != 2:
         raise ValueError(f"scores must have shape (T, K), not {scores.shape}: give one sentence")
     T, K = scores.shape
@@ -250,10 +281,18 @@ def viterbi(
 
 
 def _as_scores(rule: ArrayLike, shape: tuple[int, ...], name: str) -> NDArray[np.float64]:
-    rule = np.asarray(rule)
+    rule = as_array(name, rule)
     if rule.shape != shape:
         raise ValueError(f"{name} must have shape {shape} for these scores, not {rule.shape}")
-    return np.where(rule, 0.0, -np.inf) if rule.dtype == bool else rule.astype(float)
+    return np.where(rule, 0.0, -np.inf) if rule.dtype == bool else _below_infinity(name, rule)
+
+
+def _below_infinity(name: str, scores: ArrayLike) -> NDArray[np.float64]:
+    """Return scores as float64: minus infinity is allowed, NaN and plus infinity are not."""
+    array = as_floats(name, scores).astype(float)
+    if not np.all(array < np.inf):
+        raise ValueError(f"{name} hold NaN or plus infinity: find out where it comes from first")
+    return array
 
 
 def encode_words(words: Sequence[str], tokenizer: WordPiece) -> tuple[list[int], list[int | None]]:
@@ -272,6 +311,9 @@ def encode_words(words: Sequence[str], tokenizer: WordPiece) -> tuple[list[int],
         The number of each piece's word, None for [CLS] and [SEP]; as `word_ids()` of a fast
         tokenizer of `transformers`.
     """
+    words = as_list("words", words, str)
+    check_type("tokenizer", tokenizer, WordPiece)
+    check_entries("the tokenizer's vocab", tokenizer.vocab, ("[CLS]", "[SEP]"))
     ids: list[int] = [tokenizer.vocab["[CLS]"]]
     word_ids: list[int | None] = [None]
     for number, word in enumerate(words):
@@ -300,6 +342,8 @@ def align_labels(word_ids: Sequence[int | None], word_labels: Sequence[int]) -> 
     ValueError
         If a piece belongs to a word that has no label.
     """
+    word_labels = as_ids("word_labels", word_labels)
+    word_ids = as_list("word_ids", word_ids, int, np.integer, type(None))
     labels: list[int] = []
     before: int | None = None
     for word in word_ids:
@@ -316,6 +360,7 @@ def words_with_offsets(text: str) -> list[tuple[str, int, int]]:
     A word is a run of letters, digits and underscores; every other sign is a word of its own,
     spaces are none. `text[start:end]` is the word.
     """
+    check_text(text=text)
     return [(found.group(), *found.span()) for found in re.finditer(r"\w+|[^\w\s]", text)]
 
 
@@ -347,19 +392,20 @@ def best_span(
     ValueError
         If shapes do not fit, `max_length` is below 1, or there is no candidate.
     """
-    starts, ends = (np.asarray(x, dtype=float) for x in (start_scores, end_scores))
+    starts = _below_infinity("start_scores", start_scores)
+    ends = _below_infinity("end_scores", end_scores)
     if starts.ndim != 1 or starts.shape != ends.shape:
         raise ValueError(
             f"start and end scores must both have shape (T,), not {starts.shape} and {ends.shape}"
         )
-    if max_length < 1:
+    if as_whole_number("max_length", max_length, -1) < 1:
         raise ValueError(f"a span has at least one token, so max_length={max_length} finds none")
     pairs = starts[:, None] + ends[None, :]  # (T, T): row start, column end
     legal = np.triu(np.ones_like(pairs, dtype=bool)) & ~np.triu(
         np.ones_like(pairs, dtype=bool), max_length
     )
     if candidates is not None:
-        candidates = np.asarray(candidates, dtype=bool)
+        candidates = as_floats("candidates", candidates).astype(bool)
         if candidates.shape != starts.shape:
             raise ValueError(f"candidates must have shape {starts.shape}, not {candidates.shape}")
         legal &= candidates[:, None] & candidates[None, :]
@@ -376,6 +422,7 @@ def normalise_answer(text: str) -> str:
     Small letters; ASCII punctuation goes, then the words a, an and the; white space becomes one
     space between words.
     """
+    check_text(text=text)
     kept = "".join(char for char in text.lower() if char not in string.punctuation)
     return " ".join(re.sub(r"\b(?:a|an|the)\b", " ", kept).split())
 
@@ -395,6 +442,7 @@ def exact_match(prediction: str, answers: Sequence[str]) -> int:
     TypeError
         If `answers` is one string.
     """
+    check_text(prediction=prediction)
     return int(normalise_answer(prediction) in map(normalise_answer, _checked(answers)))
 
 
@@ -417,6 +465,7 @@ def squad_f1(prediction: str, answers: Sequence[str]) -> float:
     TypeError
         If `answers` is one string.
     """
+    check_text(prediction=prediction)
     got = normalise_answer(prediction).split()
     overlaps = []
     for answer in _checked(answers):
@@ -430,7 +479,7 @@ def squad_f1(prediction: str, answers: Sequence[str]) -> float:
 def _checked(answers: Sequence[str]) -> Sequence[str]:
     if isinstance(answers, str):
         raise TypeError(f"answers must be a list of strings: give [{answers!r}]")
-    return answers or [""]
+    return as_list("answers", answers, str) or [""]
 
 
 def read_questions(path: str | Path = QUESTIONS) -> list[Question]:
@@ -450,7 +499,15 @@ def read_questions(path: str | Path = QUESTIONS) -> list[Question]:
     ValueError
         If an answer does not stand in its passage where the file says.
     """
-    contents = json.loads(Path(path).read_text(encoding="utf-8"))
+    text = as_path("path", path).read_bytes()
+    try:
+        return _questions(json.loads(text))
+    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} does not have SQuAD's form: {error!r}") from None
+
+
+def _questions(contents: dict[str, Any]) -> list[Question]:
+    """Return the questions of a file's contents, each with its article's title and its passage."""
     questions = []
     for article in contents["data"]:
         for paragraph in article["paragraphs"]:

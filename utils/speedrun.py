@@ -14,7 +14,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from utils.arguments import check_sizes
+from utils.arguments import (
+    as_device,
+    as_ids,
+    as_list,
+    as_number,
+    as_whole_number,
+    check_choice,
+    check_function,
+    check_sizes,
+    check_type,
+)
 from utils.batches import TextBatches, text_windows
 from utils.evaluation import mean_loss
 from utils.history import History
@@ -138,17 +148,31 @@ class Recipe:
     def __post_init__(self) -> None:
         sizes = ("updates", "batch_size", "context_length", "num_layers", "num_heads", "d_model")
         check_sizes(self, sizes)
+        check_sizes(self, ("ngram_rows", "muon_steps"))
+        if self.d_hidden is not None:
+            check_sizes(self, ("d_hidden",))
+        for name in ("qk_norm", "zero_init", "tied", "lazy_tables"):
+            check_type(name, getattr(self, name), bool)
         for name, known in CHOICES.items():
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"unknown {name} {getattr(self, name)!r}: choose one of {list(known)}"
-                )
+            check_choice(name, getattr(self, name), known)
+        for name in ("softcap", "lr", "weight_decay", "muon_lr", "muon_decay", "floor"):
+            as_number(name, getattr(self, name), 0, 1e30)
+        for name in ("muon_momentum", "cooldown"):
+            as_number(name, getattr(self, name), 0, 1)
+        if self.max_grad_norm is not None:
+            as_number("max_grad_norm", self.max_grad_norm, 0)
+        for beta in as_list("betas", self.betas, least=2):
+            as_number("betas", beta, 0, 1)
+        as_whole_number("warmup", self.warmup)
+        ngrams = as_ids("ngrams", self.ngrams)
         if self.d_model % (2 * self.num_heads):
             raise ValueError(
                 f"d_model={self.d_model} cannot be split into {self.num_heads} heads of even width"
             )
-        if any(n < 2 or n > len(MULTIPLIERS) for n in self.ngrams):
+        if any(n < 2 or n > len(MULTIPLIERS) for n in ngrams):
             raise ValueError(f"ngrams must be from 2 to {len(MULTIPLIERS)}, not {self.ngrams}")
+        if len(set(ngrams)) < len(ngrams):
+            raise ValueError(f"ngrams must be different lengths, not {self.ngrams}")
 
     @property
     def tokens(self) -> int:
@@ -158,6 +182,7 @@ class Recipe:
 
 def schedule_of(recipe: Recipe) -> Callable[[int], float]:
     """Return the recipe's schedule: a factor on all learning rates for each step."""
+    check_type("recipe", recipe, Recipe)
     if recipe.schedule == "cosine":
         return lambda step: warmup_cosine(
             step, recipe.warmup, recipe.updates, peak=1.0, floor=recipe.floor
@@ -168,6 +193,8 @@ def schedule_of(recipe: Recipe) -> Callable[[int], float]:
 
 def make_optimizer(recipe: Recipe, model: SpeedrunGPT) -> Any:
     """Return the recipe's optimiser: AdamW for all, or Muon for the matrices inside the blocks."""
+    check_type("recipe", recipe, Recipe)
+    check_type("model", model, SpeedrunGPT)
     inside = [p for p in model.blocks.parameters() if p.ndim >= 2]
     to_muon = {id(p) for p in inside} if recipe.optimizer == "muon" else set()
     tables = list(model.ngram_embeddings.parameters()) if recipe.lazy_tables else []
@@ -224,6 +251,8 @@ def loss_on(model: SpeedrunGPT, pieces: tuple[np.ndarray, ...]) -> float:
 
     Every recipe predicts the same characters; how far it may look back is its own choice.
     """
+    check_type("model", model, SpeedrunGPT)
+    pieces = as_list("pieces", pieces, np.ndarray, list, least=1)
     length = model.recipe.context_length
     batch_size = max(1, 4096 // length)
     return mean_loss(model, [w for ids in pieces for w in text_windows(ids, batch_size, length)])
@@ -256,6 +285,12 @@ def run(
     model : SpeedrunGPT
     history : History
     """
+    check_type("recipe", recipe, Recipe)
+    check_type("texts", texts, Plays)
+    eval_every = as_whole_number("eval_every", eval_every)
+    device = as_device("device", device)
+    if log is not None:
+        check_function(log=log)
     seed_everything(seed)
     model = SpeedrunGPT(recipe, texts.vocab_size).to(device)
     history = train(

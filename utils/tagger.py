@@ -14,6 +14,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from utils.arguments import (
+    LARGEST_SIZE,
+    as_list,
+    as_number,
+    as_whole_number,
+    check_function,
+    check_ids_range,
+    check_tensor,
+    check_type,
+)
 from utils.bert import Bert
 from utils.losses import IGNORE
 from utils.tokenizers import pad_batch
@@ -33,8 +43,10 @@ class TokenTagger(nn.Module):
 
     def __init__(self, encoder: Bert, num_labels: int, dropout: float = 0.0) -> None:
         super().__init__()
+        check_type("encoder", encoder, Bert)
         self.encoder = encoder
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(as_number("dropout", dropout, 0, 1))
+        num_labels = as_whole_number("num_labels", num_labels, 1)
         self.head = nn.Linear(encoder.config.d_model, num_labels)
 
     def forward(
@@ -58,8 +70,9 @@ class SpanReader(nn.Module):
 
     def __init__(self, encoder: Bert, dropout: float = 0.0) -> None:
         super().__init__()
+        check_type("encoder", encoder, Bert)
         self.encoder = encoder
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(as_number("dropout", dropout, 0, 1))
         self.head = nn.Linear(encoder.config.d_model, 2)
 
     def forward(
@@ -86,6 +99,7 @@ class SpanReader(nn.Module):
         """
         hidden = self.dropout(self.encoder(ids, segment_ids, attention_mask))  # (B, T, C)
         logits = self.head(hidden).transpose(1, 2)  # (B, 2, T)
+        check_tensor("candidates", candidates, str(tuple(ids.shape)), "bool", like=ids)
         return logits.masked_fill(~candidates[:, None, :], torch.finfo(logits.dtype).min)
 
 
@@ -97,9 +111,20 @@ def span_loss(model: SpanReader, batch: Sequence[Tensor]) -> Tensor:
     model : SpanReader
     batch : (ids, segment_ids, attention_mask, candidates, targets)
         As `collate_spans` makes it; `targets` (B, 2) holds the first and the last token.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the batch is none, or a target is not the place of a token.
     """
+    check_type("model", model, SpanReader)
+    batch = as_list("batch", batch, Tensor)
+    if len(batch) != 5:
+        raise ValueError(f"batch must have the 5 tensors of collate_spans, not {len(batch)}")
     *inputs, targets = batch
     logits = model(*inputs).float()  # (B, 2, T)
+    check_tensor("batch[4]", targets, f"({len(logits)}, 2)", "int", like=logits, some=True)
+    check_ids_range(targets, logits.shape[2], "the targets, batch[4],")
     return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
 
@@ -109,6 +134,7 @@ def collate_tags(pad_id: int) -> Callable[[list[Any], np.random.Generator], tupl
     It returns ids, segment_ids, attention_mask and labels, all of shape (B, T); labels are -100
     at padding.
     """
+    as_whole_number("pad_id", pad_id, -LARGEST_SIZE)
 
     def collate(examples: list[Any], rng: np.random.Generator | None = None) -> tuple[Tensor, ...]:
         rows = list(zip(*examples, strict=True))
@@ -125,6 +151,7 @@ def collate_spans(pad_id: int) -> Callable[[list[Any], np.random.Generator], tup
 
     It returns ids, segment_ids, attention_mask and candidates, of shape (B, T), and targets (B, 2).
     """
+    as_whole_number("pad_id", pad_id, -LARGEST_SIZE)
 
     def collate(examples: list[Any], rng: np.random.Generator | None = None) -> tuple[Tensor, ...]:
         rows = list(zip(*examples, strict=True))
@@ -164,13 +191,20 @@ def predict(
         For a tagger (T, K): of each label at each token. For a reader (2, T): of each token as
         start and as end.
     """
+    check_type("model", model, TokenTagger, SpanReader)
+    check_function(collate=collate)
+    batch_size = as_whole_number("batch_size", batch_size, 1)
+    examples = as_list("examples", examples, tuple, list)
+    if any(not example for example in examples):
+        raise ValueError("an entry of examples is empty: each needs ids first")
     model.eval()
     device = next(model.parameters()).device
     order = sorted(range(len(examples)), key=lambda i: len(examples[i][0]))
     results: list[np.ndarray] = [np.empty(0)] * len(examples)
     for place in range(0, len(order), batch_size):
         chosen = order[place : place + batch_size]
-        *inputs, _ = collate([examples[i] for i in chosen])
+        batch = collate([examples[i] for i in chosen])
+        *inputs, _ = as_list("what collate returns", batch, Tensor, least=2)
         log_probs = model(*(x.to(device) for x in inputs)).float().log_softmax(dim=-1).cpu()
         is_tagger = isinstance(model, TokenTagger)
         for i, row in zip(chosen, log_probs.numpy(), strict=True):

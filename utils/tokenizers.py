@@ -14,8 +14,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from utils.arguments import (
+    LARGEST_SIZE,
+    as_array,
+    as_ids,
+    as_list,
+    as_path,
+    as_texts,
+    as_whole_number,
+    check_text,
+    shown,
+)
 from utils.bpe import ByteLevelBPE
-from utils.merges import byte_to_unicode, learn_merges, merge_pair, split_words
+from utils.merges import byte_to_unicode, learn_merges, merge_pair, read_saved, split_words
 from utils.wordpiece import BERT_SPECIAL_TOKENS, WordPiece, basic_words
 
 __all__ = [
@@ -42,7 +53,8 @@ class CharTokenizer:
     """
 
     def __init__(self, characters: Iterable[str]) -> None:
-        self.characters = list(characters)
+        is_text = isinstance(characters, str)
+        self.characters = list(characters) if is_text else as_list("characters", characters, str)
         self.vocab = {char: i for i, char in enumerate(self.characters)}
         if len(self.vocab) < len(self.characters) or any(len(c) != 1 for c in self.characters):
             raise ValueError("characters must be single and different: pass sorted(set(text))")
@@ -50,8 +62,7 @@ class CharTokenizer:
     @classmethod
     def train(cls, texts: str | Iterable[str]) -> CharTokenizer:
         """Take every character that occurs in the texts, sorted."""
-        texts = [texts] if isinstance(texts, str) else texts
-        return cls(sorted({char for text in texts for char in text}))
+        return cls(sorted({char for text in as_texts("texts", texts) for char in text}))
 
     @property
     def vocab_size(self) -> int:
@@ -60,6 +71,7 @@ class CharTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Return the characters' ids; ValueError for one that is not in the vocabulary."""
+        check_text(text=text)
         try:
             return [self.vocab[char] for char in text]
         except KeyError as error:
@@ -70,7 +82,7 @@ class CharTokenizer:
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of some ids; ValueError for an id that is not in the vocabulary."""
-        ids = [int(i) for i in ids]
+        ids = as_ids("ids", ids)
         wrong = [i for i in ids if not 0 <= i < self.vocab_size]
         if wrong:
             raise ValueError(f"id {wrong[0]} is not from 0 to {self.vocab_size - 1}")
@@ -83,15 +95,13 @@ class CharTokenizer:
     def save(self, path: str | Path) -> None:
         """Write the tokenizer to a JSON file."""
         contents = {"type": "characters", "characters": "".join(self.characters)}
-        Path(path).write_text(json.dumps(contents, ensure_ascii=False), encoding="utf-8")
+        path = as_path("path", path)
+        path.write_text(json.dumps(contents, ensure_ascii=False), encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> CharTokenizer:
         """Read a tokenizer that `save` wrote; ValueError if the file holds something else."""
-        contents = json.loads(Path(path).read_text(encoding="utf-8"))
-        if not isinstance(contents, dict) or contents.get("type") != "characters":
-            raise ValueError(f"{path} is not a character tokenizer written by save()")
-        return cls(contents["characters"])
+        return cls(read_saved(path, "characters", ("characters",))["characters"])
 
 
 def pad_batch(
@@ -122,15 +132,18 @@ def pad_batch(
 
     Raises
     ------
-    ValueError
-        If there is no sequence, a sequence is longer than `max_length`, or `side` is neither.
+    TypeError, ValueError
+        If there is no sequence, one of them does not hold whole numbers or is longer than
+        `max_length`, or `side` is neither.
     """
+    pad_id = as_whole_number("pad_id", pad_id, -LARGEST_SIZE)
     if side not in ("right", "left"):
         raise ValueError(f"side must be 'right' or 'left', not {side!r}")
+    sequences = [_as_row(i, each) for i, each in enumerate(as_list("sequences", sequences))]
     lengths = [len(sequence) for sequence in sequences]
     if not lengths:
         raise ValueError("there are no sequences to pad: give at least one")
-    width = max(lengths) if max_length is None else max_length
+    width = max(lengths) if max_length is None else as_whole_number("max_length", max_length)
     if max(lengths) > width:
         raise ValueError(
             f"a sequence has {max(lengths)} tokens, but max_length is {width}: truncate it first, "
@@ -143,3 +156,13 @@ def pad_batch(
         ids[row, start : start + len(sequence)] = sequence
         attention_mask[row, start : start + len(sequence)] = True
     return ids, attention_mask
+
+
+def _as_row(place: int, sequence: Sequence[int]) -> NDArray[np.int64]:
+    """Return one sequence as an array, or say what is wrong with it."""
+    row = as_array(f"sequences[{place}]", sequence)
+    if row.ndim != 1 or (row.size and row.dtype.kind not in "iub"):
+        raise TypeError(
+            f"sequences[{place}] must be a list of whole numbers, not {shown(sequence)}"
+        )
+    return row

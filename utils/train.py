@@ -5,6 +5,7 @@ The loop itself is in `utils.training` and can be had from here: `from utils.tra
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import random
 import sys
@@ -12,6 +13,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+
+from utils.arguments import as_whole_number, check_text, shown
 
 if TYPE_CHECKING:
     import torch
@@ -63,10 +66,15 @@ def seed_everything(seed: int = 0) -> np.random.Generator:
     seed = int(seed)
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - for libraries that use numpy's global generator
+    if importlib.util.find_spec("torch"):  # a browser has none: scripts/build_lite.py
+        _seed_torch(seed)
+    return np.random.default_rng(seed)
+
+
+def _seed_torch(seed: int) -> None:
     import torch
 
     torch.manual_seed(seed)  # seeds every CUDA device as well
-    return np.random.default_rng(seed)
 
 
 def get_device(name: str | None = None) -> torch.device:
@@ -91,6 +99,8 @@ def get_device(name: str | None = None) -> torch.device:
     """
     import torch
 
+    if name is not None and not isinstance(name, str | torch.device):
+        raise TypeError(f"name must be a device's name, such as 'cpu', not {shown(name)}")
     name = name or os.environ.get("COURSE_DEVICE") or None
     if name is None:
         if torch.cuda.is_available():
@@ -98,7 +108,7 @@ def get_device(name: str | None = None) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
-    except RuntimeError:
+    except (RuntimeError, UnicodeError):
         raise ValueError(f"unknown device {name!r}: use 'cpu', 'cuda', 'cuda:0' or 'mps'") from None
     available = {
         "cpu": True,
@@ -134,6 +144,10 @@ def progress(items: Iterable[Item], desc: str = "", total: int | None = None) ->
     """
     from tqdm import tqdm
 
+    check_text(desc=desc)
+    if not isinstance(items, Iterable):
+        raise TypeError(f"items must be something to iterate over, not {shown(items)}")
+    total = None if total is None else as_whole_number("total", total)
     return tqdm(
         items,
         desc=desc,

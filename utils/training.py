@@ -15,9 +15,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from utils.arguments import (
+    LARGEST_SIZE,
+    as_number,
+    as_path,
+    as_whole_number,
+    check_function,
+    check_model,
+    check_scalar,
+    check_text,
+    shown,
+)
 from utils.batches import batch_getter, to_device
 from utils.evaluation import count_targets, cross_entropy_loss, device_of, mean_loss
 from utils.history import History, TrainingDiverged, diagnosis
@@ -127,10 +139,18 @@ def train(
     TypeError, ValueError
         If an argument is out of range, or the checkpoint is of a run with other settings.
     """
+    check_model("model", model)
+    check_text(desc=desc)
+    functions = {"schedule": schedule, "evaluate": evaluate, "log": log}
+    check_function(**{name: each for name, each in functions.items() if each is not None})
+    check_function(loss_function=loss_function, count_targets=count_targets)
     if optimizer is not None and lr is not None:
         raise ValueError("lr is for the default optimiser; give the rate to your own optimizer")
     if optimizer is None:
-        optimizer = torch.optim.AdamW(decay_groups(model), lr=3e-4 if lr is None else lr)
+        lr = 3e-4 if lr is None else as_number("lr", lr, 0)
+        optimizer = torch.optim.AdamW(decay_groups(model), lr=lr)
+    elif not hasattr(optimizer, "param_groups"):
+        raise TypeError(f"optimizer must be of torch.optim or utils.optim, not {shown(optimizer)}")
     run = Run(
         model=model,
         batches=batches,
@@ -144,7 +164,7 @@ def train(
         dtype=_chosen_dtype(dtype, device_of(model)),
         evaluate=evaluate,
         eval_every=eval_every,
-        folder=None if checkpoint is None else Path(checkpoint),
+        folder=None if checkpoint is None else as_path("checkpoint", checkpoint),
         save_every=checkpoint_every,
         log=log or (lambda text: None),
     )
@@ -206,7 +226,11 @@ class Run:
 
     def __post_init__(self) -> None:
         """Check the arguments and work out what follows from them."""
+        names = ("steps", "grad_accumulation", "eval_every", "checkpoint_every")
         numbers = (self.steps, self.grad_accumulation, self.eval_every, self.save_every)
+        for name, number in zip(names, numbers, strict=True):
+            as_whole_number(name, number, -LARGEST_SIZE)
+        as_number("max_grad_norm", self.max_grad_norm, 0, math.inf)
         if min(numbers[:2]) < 1 or min(numbers[2:]) < 0:
             raise ValueError(
                 "steps and grad_accumulation must be at least 1, eval_every and checkpoint_every "
@@ -239,7 +263,7 @@ class Run:
         """Make one update; where that is interrupted, the run is as it was before."""
         history, before, started = self.history, rng_state(), time.perf_counter()
         try:
-            factor = float(self.schedule(history.steps))
+            factor = as_number("what schedule returns", self.schedule(history.steps))
             loss, tokens = self.accumulate_gradients(history.steps)
         except KeyboardInterrupt:
             set_rng_state(before)
@@ -264,9 +288,13 @@ class Run:
 
     def accumulate_gradients(self, step: int) -> tuple[float, int]:
         """Leave the gradient of the mean loss per target in the parameters."""
+        step = as_whole_number("step", step)
         first = step * self.grad_accumulation
         batches = [self.batch(first + i) for i in range(self.grad_accumulation)]
-        counts = [self.count_targets(batch) for batch in batches]
+        counts = [
+            as_whole_number("what count_targets returns", self.count_targets(batch))
+            for batch in batches
+        ]
         if not sum(counts):
             raise ValueError(f"nothing to learn at step {step}: its batches hold no targets")
         self.model.train()
@@ -277,6 +305,8 @@ class Run:
                 continue  # the mean over no target is no number
             with self.autocast():
                 part = self.loss_function(self.model, to_device(batch, self.device))
+            if not isinstance(part, Tensor):
+                check_scalar("loss_function", part)
             if part.ndim:
                 raise ValueError(
                     f"the loss must be one number, the mean over the targets, not of shape "
@@ -318,7 +348,7 @@ class Run:
         self.model.eval()
         try:
             with torch.no_grad(), self.autocast():
-                loss = float(self.evaluate(self.model))
+                loss = _as_loss(self.evaluate(self.model))
         finally:
             set_rng_state(before)  # however much it drew, the run goes on as without it
         history.eval_steps.append(history.steps)
@@ -378,6 +408,16 @@ class Run:
             group["lr"] = rate
         self.optimizer.zero_grad()
         self.model.eval()
+
+
+def _as_loss(value: Any) -> float:
+    """Return what `evaluate` has returned as a float: NaN and infinities are allowed."""
+    is_number = isinstance(value, int | float | np.number) or (
+        isinstance(value, Tensor) and value.numel() == 1
+    )
+    if not is_number:
+        raise TypeError(f"evaluate must return one number, not {shown(value)}")
+    return float(value)
 
 
 def _chosen_dtype(dtype: torch.dtype | None, device: torch.device) -> torch.dtype:

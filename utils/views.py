@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from utils.arguments import as_list, as_whole_number, check_tensor
 from utils.data.sources import SOURCES
 from utils.data.store import folder
 
@@ -152,6 +153,8 @@ def head_view(
 
     weights = _checked(weights, tokens, about)
     L, H, T, _ = weights.shape
+    layer = as_whole_number("layer", layer, -1)
+    heads = None if heads is None else as_list("heads", heads, int)
     if not 0 <= layer < L or any(not 0 <= head < H for head in heads or ()):
         raise ValueError(f"layer={layer}, heads={heads}: there are {L} layers of {H} heads, from 0")
     view = bertviz_head_view(
@@ -223,11 +226,13 @@ def neuron_view(
     weights = _checked(weights, tokens, about)
     L, H, T, _ = weights.shape
     for name, x in (("queries", queries), ("keys", keys)):
+        check_tensor(name, x, like=weights.float())
         if x.ndim != 4 or tuple(x.shape[:3]) != (L, H, T):
             raise ValueError(
                 f"{name} should have shape (L, H, T, D) = ({L}, {H}, {T}, D), as the weights have, "
                 f"not {tuple(x.shape)}"
             )
+    layer, head = as_whole_number("layer", layer, -1), as_whole_number("head", head, -1)
     if not 0 <= layer < L or not 0 <= head < H:
         raise ValueError(f"layer={layer}, head={head}: there are {L} layers of {H} heads, from 0")
     recorded = _Recorded(_rounded(queries, 1), _rounded(keys, 1), weights)
@@ -288,6 +293,8 @@ def _checked(weights: Tensor, tokens: Sequence[str], about: str) -> Tensor:
 
     if not isinstance(weights, torch.Tensor):
         raise TypeError(f"weights should be a torch.Tensor, not a {type(weights).__name__}")
+    check_tensor("weights", weights, values=True)
+    tokens = as_list("tokens", tokens) if not isinstance(tokens, str) else tokens
     T = len(tokens)
     if weights.ndim != 4 or tuple(weights.shape[2:]) != (T, T) or not weights.numel():
         raise ValueError(

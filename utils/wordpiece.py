@@ -17,7 +17,16 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
-from utils.merges import learn_merges
+from utils.arguments import (
+    as_ids,
+    as_list,
+    as_path,
+    as_texts,
+    as_whole_number,
+    check_text,
+    check_type,
+)
+from utils.merges import learn_merges, read_saved
 
 BERT_SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _LONGEST_WORD = 100  # characters; a longer word is unknown as a whole
@@ -71,6 +80,7 @@ def basic_words(text: str, *, lowercase: bool = True) -> list[str]:
     -------
     list of str
     """
+    check_text(text=text)
     text = "".join(map(_clean_character, text))
     if lowercase:
         decomposed = unicodedata.normalize("NFD", text)  # é becomes e and an accent
@@ -99,14 +109,16 @@ class WordPiece:
 
     Raises
     ------
-    ValueError
-        If "[UNK]" is missing or a token occurs twice.
+    TypeError, ValueError
+        If "[UNK]" is missing or a token occurs twice, or something is of another type.
     """
 
     def __init__(self, vocab: Sequence[str] | dict[str, int], *, lowercase: bool = True) -> None:
-        self.vocab = (
-            dict(vocab) if isinstance(vocab, dict) else {token: i for i, token in enumerate(vocab)}
-        )
+        as_list("vocab", list(vocab) if isinstance(vocab, dict) else vocab, str)
+        if isinstance(vocab, dict):
+            self.vocab = {token: as_whole_number("vocab", i) for token, i in vocab.items()}
+        else:
+            self.vocab = {token: i for i, token in enumerate(vocab)}
         self.lowercase = lowercase
         self._token_of = {token_id: token for token, token_id in self.vocab.items()}
         if len(self.vocab) < len(vocab) or len(self._token_of) < len(self.vocab):
@@ -121,7 +133,10 @@ class WordPiece:
     @classmethod
     def from_file(cls, path: str | Path, *, lowercase: bool = True) -> WordPiece:
         """Read a vocabulary with one token a line, such as a released model's `vocab.txt`."""
-        lines = Path(path).read_text(encoding="utf-8").split("\n")
+        try:
+            lines = as_path("path", path).read_text(encoding="utf-8").split("\n")
+        except UnicodeDecodeError:
+            raise ValueError(f"{path} is no text, so no vocabulary with a token a line") from None
         return cls(lines[:-1] if lines[-1] == "" else lines, lowercase=lowercase)
 
     @classmethod
@@ -158,8 +173,10 @@ class WordPiece:
         ValueError
             If `vocab_size` has no room for special tokens and characters.
         """
+        special_tokens = as_list("special_tokens", special_tokens, str)
+        vocab_size = as_whole_number("vocab_size", vocab_size)
         words: Counter[str] = Counter()
-        for text in [texts] if isinstance(texts, str) else texts:
+        for text in as_texts("texts", texts):
             words.update(basic_words(text, lowercase=lowercase))
         alphabet = sorted({char for word in words for char in word})
         inside = sorted({f"##{char}" for word in words for char in word[1:]})
@@ -259,6 +276,8 @@ class WordPiece:
         missing = [token for token in ("[CLS]", "[SEP]") if token not in self.vocab]
         if missing:
             raise ValueError(f"the vocabulary has no {' and no '.join(missing)}: use encode()")
+        check_text(first=first, second="" if second is None else second)
+        check_type("max_length", 2 if max_length is None else max_length, int)
         one, two = self.encode(first), [] if second is None else self.encode(second)
         extra = 2 if second is None else 3
         if max_length is not None and max_length < extra:
@@ -287,7 +306,7 @@ class WordPiece:
             If an id is not in the vocabulary.
         """
         try:
-            tokens = [self._token_of[int(token_id)] for token_id in ids]
+            tokens = [self._token_of[token_id] for token_id in as_ids("ids", ids)]
         except KeyError as error:
             raise ValueError(
                 f"there is no token with id {error.args[0]}; this vocabulary has "
@@ -298,7 +317,8 @@ class WordPiece:
     def save(self, path: str | Path) -> None:
         """Write the tokenizer to a JSON file."""
         contents = {"type": "WordPiece", "lowercase": self.lowercase, "vocab": self.vocab}
-        Path(path).write_text(json.dumps(contents, ensure_ascii=False, indent=0), encoding="utf-8")
+        path = as_path("path", path)
+        path.write_text(json.dumps(contents, ensure_ascii=False, indent=0), encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> WordPiece:
@@ -309,7 +329,5 @@ class WordPiece:
         ValueError
             If the file holds something else.
         """
-        contents = json.loads(Path(path).read_text(encoding="utf-8"))
-        if not isinstance(contents, dict) or contents.get("type") != "WordPiece":
-            raise ValueError(f"{path} is not a WordPiece tokenizer written by save()")
+        contents = read_saved(path, "WordPiece", ("vocab", "lowercase"))
         return cls(contents["vocab"], lowercase=contents["lowercase"])

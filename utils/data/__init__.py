@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from utils.arguments import LARGEST_WHOLE, as_list, as_whole_number
 from utils.data.sources import SOURCES
 from utils.data.store import DataUnavailable, folder
 
@@ -266,6 +267,11 @@ def numerals(
     """
     from num2words import CONVERTER_CLASSES, num2words
 
+    languages = as_list("languages", languages, str)
+    count = as_whole_number("count", count)
+    low = as_whole_number("low", low, -LARGEST_WHOLE, LARGEST_WHOLE)
+    high = as_whole_number("high", high, -LARGEST_WHOLE, LARGEST_WHOLE)
+    seed = as_whole_number("seed", seed, most=LARGEST_WHOLE)
     unknown = [code for code in languages if code not in CONVERTER_CLASSES]
     if unknown:
         raise ValueError(f"num2words does not know {unknown}; it knows {sorted(CONVERTER_CLASSES)}")
@@ -279,7 +285,7 @@ def numerals(
 
 
 def _check_split(split: str) -> None:
-    if split not in SPLITS:
+    if not isinstance(split, str) or split not in SPLITS:
         raise ValueError(f"no split called {split!r}; there are {', '.join(SPLITS)}")
 
 

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from utils.arguments import as_path, check_type
 from utils.data.sources import SOURCES, Source
 
 COURSE = Path(__file__).resolve().parents[2]
@@ -86,6 +87,7 @@ def folder(name: str) -> Path:
 
 def locate(source: Source) -> tuple[Path | None, list[str]]:
     """Look for intact files; return their folder, if any, and a sentence for each damaged one."""
+    check_type("source", source, Source)
     damaged = []
     for place, where in places(source):
         present = [(place / path).exists() for path, _, _ in source.files]
@@ -100,6 +102,7 @@ def locate(source: Source) -> tuple[Path | None, list[str]]:
 
 def places(source: Source) -> Iterator[tuple[Path, str]]:
     """Yield each folder in which the source may lie, and what to call it."""
+    check_type("source", source, Source)
     try:
         distribution = importlib.metadata.distribution(source.package)
     except importlib.metadata.PackageNotFoundError:
@@ -113,6 +116,8 @@ def places(source: Source) -> Iterator[tuple[Path, str]]:
 
 def first_problem(source: Source, place: Path) -> str | None:
     """Say what is wrong with the first file that is not as recorded, or None if all are right."""
+    check_type("source", source, Source)
+    place = as_path("place", place)
     for path, size, sha256 in source.files:
         file = place / path
         if not file.exists():
@@ -127,7 +132,7 @@ def first_problem(source: Source, place: Path) -> str | None:
 
 def sha256_of(file: Path) -> str:
     """Return a file's SHA-256 in hexadecimal."""
-    with file.open("rb") as stream:
+    with as_path("file", file).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
