@@ -2,6 +2,7 @@
 
     python scripts/build_book.py              show the outputs that the notebooks are committed with
     python scripts/build_book.py --execute    run each notebook in a fresh kernel first
+    python scripts/build_book.py --lite       with chapters that run in the reader's browser
 
 The result is in book/_build/html, the slide decks of the lectures with it, and opens from disk or
 from any web server; nothing in it comes from elsewhere. Runs are kept by jupyter-cache: a notebook
@@ -227,7 +228,9 @@ LINES_PER_MINUTE = 15  # of code
 NUMBERS = {"1": "one", "2": "two", "4": "four", "8": "eight"}
 
 
-def for_the_site(notebook: nbformat.NotebookNode, page: str) -> nbformat.NotebookNode:
+def for_the_site(
+    notebook: nbformat.NotebookNode, page: str, *, lite: bool = False
+) -> nbformat.NotebookNode:
     """Return a notebook with what only its page has.
 
     Links stand under the title, solutions are folded, and an explorer comes with its words, which
@@ -241,7 +244,7 @@ def for_the_site(notebook: nbformat.NotebookNode, page: str) -> nbformat.Noteboo
             cell.metadata["tags"] = [*cell.metadata["tags"], "hide-input"]
     title, line_break, rest = result.cells[0].source.partition("\n")
     times = [] if solved else [reading_time(notebook), *run_time(page)]
-    links = [*times, *companions(page)]
+    links = [*times, *companions(page, lite=lite)]
     line = f'<p class="companions">{" · ".join(links)}</p>'
     result.cells[0].source = f"{title}\n\n{line}\n{line_break}{rest}"
     return result
@@ -265,8 +268,8 @@ def say_in_words(notebook: nbformat.NotebookNode) -> None:
                 )
 
 
-def companions(page: str) -> list[str]:
-    """Return links from a chapter to its slides and solutions, or from solutions to the chapter."""
+def companions(page: str, *, lite: bool = False) -> list[str]:
+    """Return links from a chapter to what belongs to it, or from solutions to the chapter."""
     name = page.rpartition("/")[2]
     if page.startswith("notebooks/solutions/"):
         return [f'<a href="../{name}.html">Back to the chapter</a>']
@@ -278,6 +281,10 @@ def companions(page: str) -> list[str]:
         ]
     if (ROOT / "notebooks" / "solutions" / f"{name}.ipynb").exists():
         links.append(f'<a href="solutions/{name}.html">Solutions</a>')
+    if lite:
+        import build_lite
+
+        links += [build_lite.link(name)] if name in build_lite.CHAPTERS else []
     return links
 
 
@@ -322,7 +329,7 @@ def put(path: Path, content: str | bytes) -> None:
     path.write_bytes(data)
 
 
-def stage(target: Path, *, execute: bool) -> None:
+def stage(target: Path, *, execute: bool, lite: bool = False) -> None:
     """Gather the sources in one folder, with the pages' own names, and nothing else in it."""
     sys.path.insert(0, str(BOOK))
     import generate
@@ -338,7 +345,8 @@ def stage(target: Path, *, execute: bool) -> None:
         source = source_of(page)
         if source.suffix == ".ipynb":
             notebook = executed(source) if execute else nbformat.read(source, as_version=4)
-            wanted[f"{page}.ipynb"] = nbformat.writes(for_the_site(notebook, page)) + "\n"
+            staged = for_the_site(notebook, page, lite=lite)
+            wanted[f"{page}.ipynb"] = nbformat.writes(staged) + "\n"
         else:
             wanted[page + source.suffix] = source.read_bytes()
     for path in [path for path in target.rglob("*") if path.is_file()]:
@@ -440,7 +448,9 @@ def open_on_first_page(html: Path) -> None:
     )
 
 
-def build_book(build: Path = BUILD, *, execute: bool = False, verbose: bool = False) -> Path:
+def build_book(
+    build: Path = BUILD, *, execute: bool = False, verbose: bool = False, lite: bool = False
+) -> Path:
     """Build the website and return the folder it is in.
 
     Raises
@@ -454,26 +464,44 @@ def build_book(build: Path = BUILD, *, execute: bool = False, verbose: bool = Fa
     check_contents()
     check_launch_buttons()
     fetch_assets.fetch()
-    stage(build / "src", execute=execute)
+    stage(build / "src", execute=execute, lite=lite)
     run_sphinx(build, verbose=verbose)
     open_on_first_page(build / "html")
     try:
         build_slides.build(target=build / "html" / "slides")
     except build_slides.LessonError as error:
         raise BuildError(f"the lectures are not in order: {error}") from None
+    if lite:
+        add_lite(build / "html")
+    else:
+        shutil.rmtree(build / "html" / "lite", ignore_errors=True)
     return build / "html"
+
+
+def add_lite(html: Path) -> None:
+    """Add what runs chapters in the reader's browser."""
+    import build_lite
+
+    try:
+        build_lite.build(html)
+    except build_lite.LiteError as error:
+        raise BuildError(str(error)) from None
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--execute", action="store_true", help="run the notebooks first")
+    parser.add_argument("--lite", action="store_true", help="let readers run chapters")
     parser.add_argument("--verbose", action="store_true", help="show what Sphinx does")
     parser.add_argument("--output", type=Path, default=BUILD, help="default: book/_build")
     options = parser.parse_args()
     start = time.perf_counter()
     try:
         html = build_book(
-            options.output.resolve(), execute=options.execute, verbose=options.verbose
+            options.output.resolve(),
+            execute=options.execute,
+            verbose=options.verbose,
+            lite=options.lite,
         )
     except (BuildError, fetch_assets.AssetError) as error:
         print(f"The book was not built: {error}", file=sys.stderr)

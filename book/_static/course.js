@@ -258,6 +258,15 @@
   look();
 })();
 
+/* Python in the browser has to come from a web server: from disk there is nothing to run. */
+(function () {
+  "use strict";
+  if (location.protocol.startsWith("http")) return;
+  for (const link of document.querySelectorAll("a.lite")) {
+    link.replaceWith("Run in the browser (from a web server only)");
+  }
+})();
+
 /* Fetch the next page while the reader is busy with this one, so that it opens at once. */
 (function () {
   "use strict";

@@ -107,6 +107,18 @@ def test_the_time_limit_holds_off_the_main_thread_too():
     assert "still running" in results[0].message
 
 
+def test_checks_answer_where_there_are_neither_signals_nor_threads(monkeypatch):
+    def no_thread(self):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(sys, "platform", "emscripten")  # a browser: scripts/build_lite.py
+    monkeypatch.delattr("signal.setitimer")
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    assert doubled(lambda x: 2 * x).passed
+    assert doubled(stub).status == "not attempted"
+    assert "should be doubled" in doubled(lambda x: x).message
+
+
 def test_the_same_seed_draws_the_same_inputs():
     seen = []
     for _ in range(2):
