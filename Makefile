@@ -9,7 +9,7 @@ PY := .venv/bin/python
 WORKERS ?= 2
 export HF_HUB_DISABLE_TELEMETRY := 1
 .DEFAULT_GOAL := help
-.PHONY: help setup book pdf lab slides bench test lint notebooks chapter assignment grade clean
+.PHONY: help setup book lite pdf lab slides bench test lint notebooks chapter assignment grade clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,6 +25,9 @@ book: setup  ## run every chapter in a fresh kernel and build the website
 
 pdf: setup  ## print the whole book as one PDF
 	@$(PY) scripts/build_pdf.py
+
+lite: setup  ## build the website with chapters that run in the reader's browser
+	@$(PY) scripts/build_book.py --execute --lite
 
 lab: setup  ## open JupyterLab at the first chapter
 	@$(PY) -m jupyterlab notebooks/00_start_here.ipynb

@@ -281,18 +281,18 @@ def as_floats(
     some : bool
         Whether an empty array is refused.
     instead : str
-        The function that takes a tensor of torch.
+        The function to call with a tensor of torch, which is then refused; otherwise its numbers
+        are taken.
 
     Raises
     ------
     TypeError, ValueError
         If it is something else.
     """
-    if hasattr(x, "detach"):
-        way = f"call {instead}, or " if instead else ""
+    if instead and hasattr(x, "detach"):
         raise TypeError(
-            f"{name} is a torch tensor, but this is the numpy version: {way}convert it with "
-            ".detach().cpu().numpy()"
+            f"{name} is a torch tensor, but this is the numpy version: call {instead}, or convert "
+            "it with .detach().cpu().numpy()"
         )
     array = as_array(name, x)
     if array.dtype.kind in "iub":
@@ -321,8 +321,6 @@ def as_integers(
     TypeError, ValueError
         If it is something else.
     """
-    if hasattr(x, "detach"):
-        raise TypeError(f"{name} is a torch tensor, but numpy is wanted: convert it with .numpy()")
     array = as_array(name, x)
     if not array.size and array.dtype.kind == "f":
         array = array.astype(np.int64)  # np.asarray([])
@@ -348,7 +346,7 @@ def as_float_entries(
 def as_array(name: str, x: Any) -> NDArray[Any]:
     """Return what numpy makes of a value, or raise TypeError where it makes nothing of it."""
     try:
-        return np.asarray(x)
+        return np.asarray(x.detach().cpu() if hasattr(x, "detach") else x)
     except (ValueError, TypeError, OverflowError, RuntimeError):
         raise TypeError(f"{name} cannot be made an array of numbers: it is {shown(x)}") from None
 

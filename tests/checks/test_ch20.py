@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from sklearn.preprocessing import StandardScaler
 from torch.nn import functional as F
 
 from utils import checks
@@ -106,23 +107,39 @@ def last_torch(logits, mask):
 # 20.5
 
 
-def split_right(groups, test_share, seed):
-    names = np.unique(groups)
-    order = np.random.default_rng(seed).permutation(names)
-    return np.isin(groups, order[: round(test_share * len(names))])
+def scale(both, numbers_of, divide=True):
+    mean, deviation = numbers_of.mean(axis=0), numbers_of.std(axis=0)
+    deviation = np.where(deviation == 0, 1, deviation)
+    return [(part - mean) / (deviation if divide else 1) for part in both]
 
 
-def split_sets(groups, test_share, seed):
-    import random
-
-    names = sorted(set(groups.tolist()))
-    test = set(random.Random(seed).sample(names, round(test_share * len(names))))
-    return [group in test for group in groups]
+def scale_right(train, test):
+    return scale((train, test), train)
 
 
-def split_first(groups, test_share, seed):
-    names = np.unique(groups)
-    return np.isin(groups, names[: round(test_share * len(names))])
+def scale_library(train, test):
+    scaler = StandardScaler().fit(train)
+    return scaler.transform(train), scaler.transform(test)
+
+
+def scale_torch(train, test):
+    train, test = torch.tensor(train).float(), torch.tensor(test).float()
+    deviation, mean = torch.std_mean(train, dim=0, correction=0)
+    deviation[deviation == 0] = 1
+    return (train - mean) / deviation, (test - mean) / deviation
+
+
+def scale_unguarded(train, test):
+    return [(part - train.mean(axis=0)) / train.std(axis=0) for part in (train, test)]
+
+
+def scale_epsilon(train, test):
+    return [(part - train.mean(axis=0)) / (train.std(axis=0) + 1e-8) for part in (train, test)]
+
+
+def scale_in_place(train, test):
+    train -= train.mean(axis=0)
+    return train, test
 
 
 # 20.6
@@ -164,7 +181,7 @@ RIGHT = {
     "causal_weights": [weights_of(lower), weights_torch, weights_loop],
     "mean_over_real": [lambda losses, mask: losses[mask].mean(), mean_loop, mean_where],
     "last_real_logits": [last_right, last_loop, last_torch],
-    "films_apart": [split_right, split_sets],
+    "scaled_apart": [scale_right, scale_library, scale_torch],
     "train_repaired": [loop, loop_by_hand],
 }
 
@@ -220,15 +237,26 @@ WRONG = {
         (lambda z, m: last_right(z, m)[:, None], "one row of V logits"),
         (lambda z, m: z, "shape"),
     ],
-    "films_apart": [
-        (lambda g, s, seed: np.random.default_rng(seed).random(len(g)) < s, "both sides"),
-        (split_first, "every seed gives the same"),
-        (lambda g, s, seed: ~split_right(g, s, seed), "training set"),
-        (lambda g, s, seed: np.flatnonzero(split_right(g, s, seed)), "one value for each"),
-        (lambda g, s, seed: split_right(g, s, seed).astype(int), "boolean"),
-        (lambda g, s, seed: split_right(g, s / 2, seed), "should be in the test set"),
-        (lambda g, s, seed: split_right(g, s, None), "different splits"),
-        (lambda g, s, seed: None, "None"),
+    "scaled_apart": [
+        (lambda a, b: scale((a, b), np.concatenate([a, b])), "both sets together"),
+        (lambda a, b: scale((a,), a) + scale((b,), b), "numbers of its own"),
+        (lambda a, b: scale((a, b), b), "stay unseen"),
+        (lambda a, b: (scale((a,), a)[0], b), "left as it was"),
+        (lambda a, b: scale((a, b), a, divide=False), "nothing is divided"),
+        (lambda a, b: (a / a.std(0), b / a.std(0)), "without subtracting"),
+        (lambda a, b: [(x - a.mean(0)) / a.var(0) for x in (a, b)], "variance"),
+        (lambda a, b: [(x - a.mean()) / a.std() for x in (a, b)], "share one mean"),
+        (lambda a, b: [(x - a.mean(0)) / a.std(0, ddof=1) for x in (a, b)], "N - 1"),
+        (lambda a, b: [(x - a.mean(0)) / np.r_[a, b].std(0) for x in (a, b)], "from both"),
+        (lambda a, b: [(x - np.r_[a, b].mean(0)) / a.std(0) for x in (a, b)], "the mean from both"),
+        (lambda a, b: [2 * x for x in scale_right(a, b)], "yours are not"),
+        (scale_unguarded, "you divide by 0"),
+        (scale_epsilon, "subtracted and no more"),
+        (scale_in_place, "changes"),
+        (lambda a, b: scale_right(a, b)[::-1], "comes first"),
+        (lambda a, b: scale_right(a, b)[0], "return two arrays"),
+        (lambda a, b: [x[:1] for x in scale_right(a, b)], "shape"),
+        (lambda a, b: None, "None"),
     ],
     "train_repaired": [
         (left(**AS_FOUND), "all four"),

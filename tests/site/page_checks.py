@@ -320,6 +320,8 @@ class Visit:
         own; LOOKS are the rules that depend on the theme and the window. To be called when all
         else is done: see THIN_OUT_CODE.
         """
+        # After a change of size the theme and course.js wait a little, then look what scrolls now.
+        self.page.evaluate("() => new Promise((next) => setTimeout(next, 500))")
         found = []
         for frame in self.page.frames if rules is None else [self.page.main_frame]:
             if not frame.evaluate("() => 'axe' in window"):
@@ -348,6 +350,12 @@ class _Links(HTMLParser):
 
 
 def parse(path: Path) -> _Links:
+    """Return the links, places and alternative texts of a page."""
+    return _parse(path, path.stat().st_mtime_ns)
+
+
+@functools.cache
+def _parse(path: Path, _changed: int) -> _Links:
     parser = _Links()
     parser.feed(path.read_text(encoding="utf-8"))
     return parser

@@ -202,42 +202,72 @@ def last_real_logits(student: Student, rng: np.random.Generator) -> None:
         wrong(f"with padding {which}, yours are not the logits at each row's last real token")
 
 
+def _two_sets(answer: Any, shapes: tuple[tuple[int, int], tuple[int, int]]) -> list[np.ndarray]:
+    """Return the scaled training and test set, or say what else was returned."""
+    if answer is None:
+        wrong("your function returned None: does it end with a `return`?")
+    if not isinstance(answer, list | tuple) or len(answer) != 2:
+        wrong("return two arrays, the scaled training set and the scaled test set, in this order")
+    names = ("training", "test")
+    sets = [as_array(part, what=f"{name} set") for part, name in zip(answer, names, strict=True)]
+    if (sets[1].shape, sets[0].shape) == shapes:
+        wrong("the test set comes first; the training set is asked for first")
+    for part, shape, name in zip(sets, shapes, names, strict=True):
+        as_array(part, shape, what=f"{name} set")
+    return [part.astype(float) for part in sets]
+
+
 @check()
-def films_apart(student: Student, rng: np.random.Generator) -> None:
-    """Exercise 20.5: whole groups on one side, the right share of them, another seed another."""
-    names = np.array([f"film {i}" for i in range(20)])
-    for share, sizes in ((0.25, (1, 9)), (0.5, (3, 4)), (0.1, (1, 40))):
-        groups = np.repeat(names, rng.integers(*sizes, size=len(names)))
-        groups = groups[rng.permutation(len(groups))]
-        splits = []
-        for seed in range(4):
-            answer = as_array(student(groups, share, seed), what="array")
-            if answer.shape != groups.shape:
-                wrong(
-                    f"one value for each of the {len(groups)} examples is asked for, but yours has "
-                    f"shape {answer.shape}"
-                )
-            if answer.dtype != bool:
-                wrong(f"a boolean array is asked for, True for test, not {answer.dtype}")
-            in_test, in_train = set(groups[answer]), set(groups[~answer])
-            if both := in_test & in_train:
-                wrong(
-                    f"{len(both)} of 20 films are on both sides: a model can recognise the film. "
-                    "Decide for each film, not for each review"
-                )
-            wanted = round(share * len(names))
-            if len(in_test) == len(names) - wanted != wanted:
-                wrong("True should mark the test set; yours marks the training set")
-            if len(in_test) != wanted:
-                wrong(
-                    f"for a share of {share} of 20 films, {wanted} should be in the test set; "
-                    f"yours has {len(in_test)}"
-                )
-            splits.append(answer)
-        if all(np.array_equal(splits[0], other) for other in splits[1:]):
-            wrong("every seed gives the same split: draw the films with default_rng(seed)")
-        if not np.array_equal(splits[0], as_array(student(groups, share, 0))):
-            wrong("the same seed gives different splits: no one could repeat your experiment")
+def scaled_apart(student: Student, rng: np.random.Generator) -> None:
+    """Exercise 20.5: mean and deviation come from the training set and serve both sets."""
+    for N, M, C in ((9, 14, 4), (30, 6, 3), (12, 1, 2)):
+        train = rng.normal(rng.normal(scale=3, size=C), rng.uniform(0.5, 4, size=C), size=(N, C))
+        test = 1.5 * train[rng.integers(N, size=M)] + rng.normal(2, 1, size=(M, C))
+        mean, deviation = train.mean(axis=0), train.std(axis=0)
+        got = np.concatenate(_two_sets(student(train, test), (train.shape, test.shape)))
+        both = np.concatenate([train, test])
+        if close(got, (both - mean) / deviation):
+            continue
+        with np.errstate(divide="ignore", invalid="ignore"):
+            by_themselves = np.concatenate([(x - x.mean(0)) / x.std(0) for x in (train, test)])
+            by_test = (both - test.mean(axis=0)) / test.std(axis=0)
+        reject_known(
+            got,
+            {
+                "mean and deviation are those of both sets together, so that the test set has a "
+                "say in the training": (both - both.mean(axis=0)) / both.std(axis=0),
+                "each set is scaled with numbers of its own: equal examples get different "
+                "features in training and in the test": by_themselves,
+                "mean and deviation are those of the test set, which has to stay unseen": by_test,
+                "the mean comes from the training set, the deviation from both": (
+                    (both - mean) / both.std(axis=0)
+                ),
+                "the deviation comes from the training set, the mean from both": (
+                    (both - both.mean(axis=0)) / deviation
+                ),
+                "the test set is left as it was; scale it with the training set's numbers": (
+                    np.concatenate([(train - mean) / deviation, test])
+                ),
+                "the mean is subtracted, but nothing is divided by the deviation": both - mean,
+                "you divide by the deviation without subtracting the mean": both / deviation,
+                "you divide by the variance; its square root is asked for": (
+                    (both - mean) / deviation**2
+                ),
+                "all features share one mean and one deviation; each column has its own": (
+                    (both - train.mean()) / train.std()
+                ),
+                "the deviation divides by N - 1; numpy's `std` divides by N": (
+                    (both - mean) / train.std(axis=0, ddof=1)
+                ),
+            },
+        )
+        wrong("yours are not the two sets, scaled with the training set's mean and deviation")
+    train[:, 0] = 4.0  # a feature that is constant in training, and not in the test
+    got = np.concatenate(_two_sets(student(train, test), (train.shape, test.shape)))
+    if not np.isfinite(got).all():
+        wrong("a feature that is constant in training becomes NaN or infinite: you divide by 0")
+    if not close(got[:, 0], np.append(np.zeros(N), test[:, 0] - 4.0)):
+        wrong("a feature that is constant in training should have its mean subtracted and no more")
 
 
 def _train(
