@@ -273,7 +273,7 @@ def front_matter(prints: list[Print], starts: list[int], url: str) -> str:
             f'<a class="line" href="{url}/{each.name}.html">{escape(each.title)}<i></i>'
             f"{start + 1}</a>"
         )
-    date = time.strftime("%-d %B %Y")
+    date = time.strftime("%d %B %Y").lstrip("0")
     return FRONT.format(title=escape(title_of_the_book()), date=date, lines="\n".join(lines))
 
 
