@@ -89,8 +89,11 @@ def softmax_backward(weights: ArrayLike, grad_weights: ArrayLike, axis: int = -1
     TypeError, ValueError
         If the two shapes differ, or an argument does not hold finite numbers.
     """
-    weights = as_floats("weights", weights, "(..., V)", finite=True)
-    grad_weights = as_floats("grad_weights", grad_weights, "(..., V)", finite=True)
+    autograd = "torch.autograd.grad"
+    weights = as_floats("weights", weights, "(..., V)", finite=True, instead=autograd)
+    grad_weights = as_floats(
+        "grad_weights", grad_weights, "(..., V)", finite=True, instead=autograd
+    )
     axis = as_whole_number("axis", axis, -weights.ndim, weights.ndim - 1)
     if weights.shape != grad_weights.shape:
         raise ValueError(
