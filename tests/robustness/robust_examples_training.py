@@ -188,6 +188,17 @@ def global_randomness_kept():
 ANY_MODEL = {("model", "another module"): "any model may be given: what it takes, it says itself"}
 
 
+def optimizer(**more: object) -> Example:
+    return right(
+        params=parameters(),
+        lr=0.1,
+        weight_decay=0.1,
+        changes=("params",),
+        then=lambda made: made.step(),
+        **more,
+    )
+
+
 def gradient_reach() -> Example:
     model = gpt()
     return right(model=model, loss=cross_entropy_loss(model, batch()))
@@ -242,33 +253,9 @@ EXAMPLES = {
     "optim.Optimizer.load_state_dict": lambda: right(
         on=optim.Adam(parameters()), saved=stepped(optim.Adam).state_dict()
     ),
-    "optim.SGD": lambda: right(
-        params=parameters(),
-        lr=0.1,
-        momentum=0.9,
-        nesterov=True,
-        weight_decay=0.1,
-        changes=("params",),
-        then=lambda o: o.step(),
-    ),
-    "optim.Adam": lambda: right(
-        params=parameters(),
-        lr=0.1,
-        betas=(0.9, 0.99),
-        eps=1e-8,
-        weight_decay=0.1,
-        changes=("params",),
-        then=lambda o: o.step(),
-    ),
-    "optim.AdamW": lambda: right(
-        params=parameters(),
-        lr=0.1,
-        betas=(0.9, 0.99),
-        eps=1e-8,
-        weight_decay=0.1,
-        changes=("params",),
-        then=lambda o: o.step(),
-    ),
+    "optim.SGD": lambda: optimizer(momentum=0.9, nesterov=True),
+    "optim.Adam": lambda: optimizer(betas=(0.9, 0.99), eps=1e-8),
+    "optim.AdamW": lambda: optimizer(betas=(0.9, 0.99), eps=1e-8),
     "optim.decay_groups": lambda: right(model=gpt(), weight_decay=0.1),
     "optim.clip_grad_norm": lambda: right(params=parameters(), max_norm=1.0),
     "muon.Muon": lambda: right(

@@ -129,10 +129,6 @@ def speedrun_gpt(**changes: Any) -> SpeedrunGPT:
     return SpeedrunGPT(recipe(**changes), V).eval()
 
 
-def rope_recipe() -> Recipe:
-    return recipe(positions="rope")
-
-
 # -------------------------------------------------------------------------------- tokenizers
 
 
